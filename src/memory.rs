@@ -1,0 +1,180 @@
+//! Memory that an algorithm borrows.
+//!
+//! A [`Region`] is a base, a length and a lifetime. Rings, locks and cells are
+//! laid out over one; whether the bytes are a mapped segment, a heap block or a
+//! loom model's block makes no difference to them.
+//!
+//! Layout arithmetic is here too, all of it checked: sizes come from users and
+//! from files.
+
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// Alignment of every object in a segment and of every group of words that one
+/// side writes alone: two cache lines, because adjacent lines are fetched in
+/// pairs.
+pub const LINE: usize = 128;
+
+/// `value` rounded up to a multiple of `align` (a power of two), or `None` on
+/// overflow.
+pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
+    match value.checked_add(align - 1) {
+        Some(v) => Some(v & !(align - 1)),
+        None => None,
+    }
+}
+
+/// A borrowed stretch of memory that several threads or processes may share.
+///
+/// It gives no access by itself: the rings laid over it do, and only through
+/// atomics or under their own protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Region<'a> {
+    base: NonNull<u8>,
+    len: usize,
+    memory: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: a region is an address, a length and a promise about their lifetime;
+// it reads and writes nothing itself.
+unsafe impl Send for Region<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Region<'_> {}
+
+impl<'a> Region<'a> {
+    /// A region over memory that the caller lends.
+    pub fn from_slice(memory: &'a mut [u8]) -> Self {
+        Region {
+            len: memory.len(),
+            base: NonNull::from(memory).cast(),
+            memory: PhantomData,
+        }
+    }
+
+    /// A region over raw memory.
+    ///
+    /// # Safety
+    ///
+    /// `len` bytes from `base` must be readable and writable for `'a`, and
+    /// nothing but atomics and objects laid over this region may touch them.
+    pub unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
+        Region { base, len, memory: PhantomData }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the region has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// First byte.
+    #[inline]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The part of `len` bytes at `offset`, if it lies inside.
+    pub fn part(&self, offset: usize, len: usize) -> Option<Region<'a>> {
+        let end = offset.checked_add(len)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: offset <= end <= self.len, so the result stays inside (or one
+        // past the end of) the memory that this region borrows for 'a.
+        let base = unsafe { self.base.add(offset) };
+        Some(Region { base, len, memory: PhantomData })
+    }
+
+    /// Whether an object of this layout can start at the base.
+    pub(crate) fn fits(&self, layout: Layout) -> bool {
+        self.len >= layout.size() && self.base.as_ptr().addr() % layout.align() == 0
+    }
+
+    /// A pointer to a `T` at `offset`.
+    ///
+    /// # Safety
+    ///
+    /// `offset + size_of::<T>()` must not exceed the length, and the address
+    /// must be aligned for `T`.
+    #[inline]
+    pub(crate) unsafe fn at<T>(&self, offset: usize) -> NonNull<T> {
+        debug_assert!(offset + size_of::<T>() <= self.len);
+        // SAFETY: in bounds by the caller's promise.
+        let p = unsafe { self.base.add(offset) };
+        debug_assert!(p.cast::<T>().is_aligned());
+        p.cast()
+    }
+}
+
+/// A zeroed, line-aligned heap block to lay objects over: for tests, models
+/// and rings inside one process.
+#[derive(Debug)]
+pub struct Heap {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the block is owned, and reached only through regions.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    /// A block of `len` bytes (at least one), all zero.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `len` rounds up to more than `isize::MAX`; aborts when
+    /// memory is exhausted, as the standard collections do.
+    pub fn zeroed(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(1), LINE).expect("length fits in isize");
+        // SAFETY: the layout has a size of at least one byte.
+        let raw = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(raw) else { std::alloc::handle_alloc_error(layout) };
+        Heap { base, layout }
+    }
+
+    /// The whole block.
+    pub fn region(&self) -> Region<'_> {
+        // SAFETY: the block lives as long as `self`, which the result borrows;
+        // only regions reach it.
+        unsafe { Region::from_raw(self.base, self.layout.size()) }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout; regions borrow `self`,
+        // so none is left.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_up_reports_overflow() {
+        assert_eq!(round_up(0, 8), Some(0));
+        assert_eq!(round_up(1, 8), Some(8));
+        assert_eq!(round_up(8, 8), Some(8));
+        assert_eq!(round_up(usize::MAX - 3, 8), None);
+    }
+
+    #[test]
+    fn a_part_never_leaves_the_region() {
+        let mut bytes = [0u8; 16];
+        let region = Region::from_slice(&mut bytes);
+        assert!(region.part(8, 8).is_some());
+        assert!(region.part(16, 0).is_some());
+        assert!(region.part(9, 8).is_none());
+        assert!(region.part(usize::MAX, 2).is_none());
+    }
+}

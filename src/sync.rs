@@ -1,0 +1,156 @@
+//! The one file that knows about loom.
+//!
+//! Everything that is shared between processes goes through the types here. In
+//! an ordinary build they are the standard atomics, laid out exactly as in the
+//! mapping. Under `--cfg loom` they are loom's, so that the *shipped*
+//! algorithms are what the models run.
+//!
+//! Because loom's types are larger, no algorithm may assume the size of an
+//! atomic: offsets come from `size_of` (see [`crate::memory`]), and each word
+//! is placed in its memory with `ptr::write` when an object is initialised.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// One step of a spin loop.
+#[inline(always)]
+pub(crate) fn spin_loop() {
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
+
+/// Tells loom of an access to plain bytes, so that a model fails when the
+/// atomics around them do not order it. Empty outside loom.
+///
+/// Payload bytes live beside the words that protect them; loom cannot see
+/// accesses through raw pointers. Each payload therefore carries one witness,
+/// touched at the very place where the bytes are.
+#[derive(Default)]
+pub(crate) struct Witness {
+    #[cfg(loom)]
+    cell: loom::cell::UnsafeCell<()>,
+}
+
+impl Witness {
+    /// The payload is about to be read.
+    #[inline(always)]
+    pub(crate) fn read(&self) {
+        #[cfg(loom)]
+        self.cell.with(|_| ());
+    }
+
+    /// The payload is about to be written.
+    #[inline(always)]
+    pub(crate) fn write(&self) {
+        #[cfg(loom)]
+        self.cell.with_mut(|_| ());
+    }
+}
+
+/// A 32-bit word that a process can sleep on.
+///
+/// Ordinary builds use the kernel's *shared* futex; the private flag is never
+/// set, so processes wake each other. Under loom a mutex and a condition
+/// variable stand in: a wait has no time-out there, so a lost wake shows as a
+/// deadlock.
+#[derive(Default)]
+pub(crate) struct Futex {
+    pub(crate) word: AtomicU32,
+    #[cfg(loom)]
+    queue: (loom::sync::Mutex<()>, loom::sync::Condvar),
+}
+
+impl Futex {
+    /// Sleeps while the word is `expected`, for at most `timeout`. May return
+    /// early for any reason; callers look again.
+    #[cfg(not(loom))]
+    pub(crate) fn wait(&self, expected: u32, timeout: core::time::Duration) {
+        crate::os::futex_wait(&self.word, expected, timeout);
+    }
+
+    /// Wakes everybody that sleeps on the word.
+    #[cfg(not(loom))]
+    pub(crate) fn wake_all(&self) {
+        crate::os::futex_wake_all(&self.word);
+    }
+
+    /// See the other build.
+    #[cfg(loom)]
+    pub(crate) fn wait(&self, expected: u32, _timeout: core::time::Duration) {
+        let guard = self.queue.0.lock().unwrap();
+        // The kernel compares under the same lock that a wake takes.
+        if self.word.load(Ordering::Relaxed) == expected {
+            drop(self.queue.1.wait(guard).unwrap());
+        }
+    }
+
+    /// See the other build.
+    #[cfg(loom)]
+    pub(crate) fn wake_all(&self) {
+        let _guard = self.queue.0.lock().unwrap();
+        self.queue.1.notify_all();
+    }
+}
+
+/// The side of a store-then-load handshake that must stay cheap: orders the
+/// caller's earlier stores before its later loads, as seen by whoever runs
+/// [`heavy_barrier`].
+///
+/// With `asymmetric` the processor does nothing here and the other side pays
+/// with `membarrier`; otherwise, and under loom, it is a full fence.
+#[inline(always)]
+pub(crate) fn light_barrier(asymmetric: bool) {
+    #[cfg(not(loom))]
+    if asymmetric {
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        return;
+    }
+    let _ = asymmetric;
+    fence(Ordering::SeqCst);
+}
+
+/// The side that pays: see [`light_barrier`].
+pub(crate) fn heavy_barrier(asymmetric: bool) {
+    fence(Ordering::SeqCst);
+    #[cfg(not(loom))]
+    if asymmetric {
+        crate::os::membarrier();
+    }
+    let _ = asymmetric;
+}
+
+/// The monotonic clock. Under loom time stands still, because a model must
+/// take the same path each time it is replayed.
+pub(crate) fn now() -> std::time::Instant {
+    #[cfg(not(loom))]
+    return std::time::Instant::now();
+    #[cfg(loom)]
+    {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(std::time::Instant::now)
+    }
+}
+
+/// How often to look again before sleeping: none on a machine with one core,
+/// where spinning only keeps the other party from running.
+pub(crate) fn spin_budget() -> u32 {
+    #[cfg(loom)]
+    return 0;
+    #[cfg(not(loom))]
+    {
+        static BUDGET: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        *BUDGET.get_or_init(|| match std::thread::available_parallelism() {
+            Ok(n) if n.get() > 1 => 500,
+            _ => 0,
+        })
+    }
+}
+
+/// Most steps that one non-blocking operation may take before the ring counts
+/// as corrupt. Far above anything contention causes; a bound on what a hostile
+/// peer can cost.
+pub(crate) const STEP_BUDGET: u32 = if cfg!(loom) { 64 } else { 1 << 20 };

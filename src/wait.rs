@@ -1,0 +1,169 @@
+//! Sleeping until another process has done something.
+//!
+//! An [`Event`] is one 32-bit word: a *sleeping* flag (bit 0) and a count of
+//! wake-ups (the rest).
+//!
+//! ```text
+//! sleeper                              notifier
+//! 1 set the flag                       a publish (a Release store elsewhere)
+//! 2 heavy barrier                      b light barrier
+//! 3 look again for what it waits for   c flag clear? done, no system call
+//! 4 futex wait while the word is       d count + 1, flag cleared
+//!   as it was after 1                  e wake everybody
+//! ```
+//!
+//! *No wake is lost.* The barriers forbid that both 3 misses the publication
+//! and c misses the flag. If c sees the flag, d changes the word, so that 4
+//! either does not sleep or is woken by e. A word that is back at its old value
+//! would take 2³¹ wake-ups between 1 and 4.
+//!
+//! *The flag is sticky, not a count*, so a sleeper that is killed leaves one
+//! needless wake-up behind and nothing else. A notifier that is killed between
+//! d and e leaves sleepers without their wake; every sleep is cut into slices
+//! of [`SLICE`], so that costs one slice.
+//!
+//! | edge | release | acquire | makes visible |
+//! |------|---------|---------|---------------|
+//! | W    | publication, a–c | flag, 1–3 | the publication, or the flag (Dekker's pattern) |
+//!
+//! The word itself carries no data, so its accesses are Relaxed: the barriers
+//! at 2 and b do all the ordering.
+
+use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier};
+use std::time::{Duration, Instant};
+
+/// Longest uninterrupted sleep: the bound on what a killed peer costs others.
+pub const SLICE: Duration = Duration::from_millis(10);
+
+/// Set while somebody may be asleep.
+const SLEEPING: u32 = 1;
+
+/// The shared part of a wait: lies in the segment beside what is waited for.
+#[repr(C, align(128))]
+#[derive(Default)]
+pub(crate) struct Event {
+    futex: Futex,
+    #[cfg(all(feature = "portable-wait", not(loom)))]
+    portable: crate::os::portable::Shared,
+}
+
+/// A process's view of an [`Event`].
+#[derive(Clone)]
+pub(crate) struct Waiter<'a> {
+    event: &'a Event,
+    /// Barriers are asymmetric: sleepers run `membarrier`, notifiers nothing.
+    asymmetric: bool,
+    #[cfg(all(feature = "portable-wait", not(loom)))]
+    portable: crate::os::portable::Handle,
+}
+
+/// What a waiting party learnt from one look.
+pub(crate) enum Look<R> {
+    /// What was waited for is here.
+    Ready(R),
+    /// Not yet.
+    NotYet,
+}
+
+impl<'a> Waiter<'a> {
+    pub(crate) fn new(event: &'a Event, asymmetric: bool) -> Self {
+        Waiter {
+            event,
+            asymmetric,
+            #[cfg(all(feature = "portable-wait", not(loom)))]
+            portable: crate::os::portable::Handle::new(&event.portable),
+        }
+    }
+
+    /// Wakes sleepers, if there are any. Call after the publication. Without
+    /// sleepers this is a load of a line that nobody writes.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        light_barrier(self.asymmetric);
+        // Edge W: the barrier above pairs with the one in `prepare`.
+        if self.event.futex.word.load(Ordering::Relaxed) & SLEEPING != 0 {
+            self.wake();
+        }
+    }
+
+    /// Wakes sleepers whatever the flag says.
+    #[cold]
+    pub(crate) fn wake(&self) {
+        // For callers that did not come through `notify`.
+        light_barrier(self.asymmetric);
+        let word = &self.event.futex.word;
+        let seen = word.load(Ordering::Relaxed);
+        // Next count, flag clear. Losing the race means that somebody else
+        // advanced the count, which is all that a sleeper needs; the flag may
+        // then be set again by a sleeper that has yet to look, and stays.
+        let next = (seen | SLEEPING).wrapping_add(1);
+        let _ = word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.event.futex.wake_all();
+        #[cfg(all(feature = "portable-wait", not(loom)))]
+        self.portable.signal();
+    }
+
+    /// Announces a sleeper; returns the word to sleep on. The caller must look
+    /// once more before it calls `sleep`.
+    fn prepare(&self) -> u32 {
+        #[cfg(all(feature = "portable-wait", not(loom)))]
+        self.portable.clear();
+        let ticket = self.event.futex.word.fetch_or(SLEEPING, Ordering::Relaxed) | SLEEPING;
+        // Edge W: pairs with the light barrier in `notify`.
+        heavy_barrier(self.asymmetric);
+        ticket
+    }
+
+    fn sleep(&self, ticket: u32, timeout: Duration) {
+        #[cfg(all(feature = "portable-wait", not(loom)))]
+        if self.event.futex.word.load(Ordering::Relaxed) == ticket {
+            self.portable.wait(timeout);
+        }
+        #[cfg(not(all(feature = "portable-wait", not(loom))))]
+        self.event.futex.wait(ticket, timeout);
+    }
+
+    /// Looks until `look` finds something or the deadline passes (`None`):
+    /// first spinning, then asleep in slices.
+    ///
+    /// `check` runs before the first sleep and then once a slice at most: the
+    /// place to ask whether a peer has died. Its argument says whether a whole
+    /// slice went by since the last time. When it reports a change, the wait
+    /// looks again before it sleeps.
+    pub(crate) fn until<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut look: impl FnMut() -> Look<R>,
+        mut check: impl FnMut(bool) -> bool,
+    ) -> Option<R> {
+        for _ in 0..sync::spin_budget() {
+            if let Look::Ready(found) = look() {
+                return Some(found);
+            }
+            sync::spin_loop();
+        }
+        let mut checked: Option<Instant> = None;
+        loop {
+            let ticket = self.prepare();
+            if let Look::Ready(found) = look() {
+                return Some(found);
+            }
+            let now = sync::now();
+            let left = match deadline {
+                Some(at) => at.saturating_duration_since(now),
+                None => Duration::MAX,
+            };
+            if left.is_zero() {
+                return None;
+            }
+            let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);
+            if checked.is_none() || slice_over {
+                checked = Some(now);
+                if check(slice_over) {
+                    continue;
+                }
+            }
+            self.sleep(ticket, left.min(SLICE));
+        }
+    }
+}
