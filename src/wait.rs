@@ -35,6 +35,11 @@ use std::time::{Duration, Instant};
 /// Longest uninterrupted sleep: the bound on what a killed peer costs others.
 pub const SLICE: Duration = Duration::from_millis(10);
 
+/// When a wait of this length ends; `None`, for ever, when the clock can't tell.
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
+    sync::now().checked_add(timeout)
+}
+
 /// Set while somebody may be asleep.
 const SLEEPING: u32 = 1;
 

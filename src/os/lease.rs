@@ -11,7 +11,7 @@
 use super::fork::GuardedFd;
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// A descriptor of a segment file, through which leases are held.
 #[derive(Debug)]
@@ -33,9 +33,15 @@ impl LeaseFile {
         LeaseFile { fd: super::guard_fd(fd) }
     }
 
-    /// Whether this process forked away from the one that opened it.
-    pub(crate) fn is_inherited(&self) -> bool {
-        self.fd.is_inherited()
+    /// The descriptor.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd.get().ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// The file in a forked child, where it holds no lease yet. The one from
+    /// before the fork must be leaked.
+    pub(crate) fn after_fork(&self) -> Self {
+        LeaseFile { fd: self.fd.take_over() }
     }
 
     /// Takes the byte unless another description holds it. Taking it twice
@@ -62,11 +68,7 @@ impl LeaseFile {
     }
 
     fn fcntl(&self, command: i32, kind: i32, byte: u64, len: u64) -> io::Result<libc::flock> {
-        // A description inherited over a fork is closed; its number may be
-        // another file's.
-        if self.is_inherited() {
-            return Err(Errno::BADF.into());
-        }
+        let fd = self.fd()?;
         let mut lock = libc::flock {
             l_type: kind as i16,
             l_whence: libc::SEEK_SET as i16,
@@ -76,10 +78,10 @@ impl LeaseFile {
             l_pid: 0,
         };
         loop {
-            // SAFETY: the descriptor is open (owned, and not inherited), and
+            // SAFETY: the descriptor is open, for it is borrowed, and
             // the pointer is to a live `flock`, which these commands read and,
             // for GETLK, write.
-            let done = unsafe { libc::fcntl(self.fd.as_raw_fd(), command, &raw mut lock) };
+            let done = unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) };
             if done != -1 {
                 return Ok(lock);
             }

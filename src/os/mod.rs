@@ -7,7 +7,8 @@ mod lease;
 pub(crate) mod portable;
 pub(crate) mod shm;
 
-pub(crate) use fork::{generation, guard_fd, watch_forks};
+use fork::guard_fd;
+pub(crate) use fork::generation;
 pub(crate) use lease::{LeaseFile, Probe};
 
 use core::sync::atomic::AtomicU32;

@@ -20,18 +20,21 @@
 //! resolved (taken, or skipped):
 //!
 //! ```text
-//! H <= T <= H + capacity + (slots still READING or ORPHAN behind H: none are free)
+//! H <= T <= H + capacity
 //! ```
 //!
 //! Positions below T are all claimed and positions below H all resolved, since
 //! a claim needs `FREE` of exactly its lap and parties only walk past slots
-//! that are claimed (resolved). `head` and `tail` are hints: plain stores, never
+//! that are claimed (resolved). The upper bound holds because `FREE` of a lap
+//! means that the lap before is resolved there; it is not reached while a slot
+//! behind H is still READING or ORPHAN. A producer that frees POISON of the lap
+//! before frees exactly H. `head` and `tail` are hints: plain stores, never
 //! ahead of H and T, perhaps far behind. No decision rests on them; a stale one
 //! costs O(log capacity) steps.
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `commit`: FULL | `try_take`, `try_adopt`: CAS to READING | payload to its reader |
+//! | P    | `commit`: FULL | `try_take`, adoption: CAS to READING | payload to its reader |
 //! | F    | `release`, `abandon`: FREE, POISON | `try_claim`: CAS to WRITING | the slot to its next writer |
 //! | R    | `recover`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
@@ -79,6 +82,9 @@ struct Word(u64);
 const STATE_BITS: u32 = 3;
 const LAP_SHIFT: u32 = STATE_BITS + Owner::BITS;
 const _: () = assert!(MAX_LAP_BITS + LAP_SHIFT == u64::BITS);
+
+/// Steps that a gallop counts for, since it reads up to 2 log2(capacity) words.
+const GALLOP_COST: u32 = STEP_BUDGET >> 16;
 
 const FREE: u64 = 0;
 const WRITING: u64 = 1;
@@ -133,6 +139,7 @@ struct Counters {
 #[repr(C)]
 struct Slot {
     word: AtomicU64,
+    /// Touched at both ends of the time for which the payload is held.
     witness: Witness,
 }
 
@@ -513,8 +520,9 @@ impl<'a> Ring<'a> {
             return Err(NoClaim::Corrupt(corrupt("tail hint of the queue", 0)));
         };
         let backoff = Backoff::new();
-        let mut behind = 0;
-        for _ in 0..STEP_BUDGET {
+        let (mut steps, mut behind) = (0, 0);
+        while steps < STEP_BUDGET {
+            steps += 1;
             let word = self.load(at);
             match self.ahead(word, at) {
                 0 if word.state() == FREE => {
@@ -532,6 +540,7 @@ impl<'a> Ring<'a> {
                     at = self.after(word, at, word.state() != FREE);
                     behind += 1;
                     if behind > 3 {
+                        steps += GALLOP_COST;
                         at = self.gallop(at, |p| self.claimed(p));
                     }
                 }
@@ -578,6 +587,7 @@ impl<'a> Ring<'a> {
     /// Publishes a claimed slot. Wake consumers afterwards.
     #[inline]
     pub fn commit(&self, claim: Claim<'a>) {
+        claim.slot.witness.write();
         // Edge P: Release pairs with the Acquire of the CAS in `try_take`. A
         // plain store is enough, since nobody else moves a word that names a
         // living owner.
@@ -586,6 +596,7 @@ impl<'a> Ring<'a> {
 
     /// Gives a claimed slot up: consumers skip it. Wake them afterwards.
     pub fn abandon(&self, claim: Claim<'a>) {
+        claim.slot.witness.write();
         self.header().counters.abandoned.fetch_add(1, Ordering::Relaxed);
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next; the skip in between is a read-modify-write.
@@ -605,8 +616,9 @@ impl<'a> Ring<'a> {
             return Err(NoTake::Corrupt(corrupt("head hint of the queue", 0)));
         };
         let backoff = Backoff::new();
-        let mut behind = 0;
-        for _ in 0..STEP_BUDGET {
+        let (mut steps, mut behind) = (0, 0);
+        while steps < STEP_BUDGET {
+            steps += 1;
             let word = self.load(at);
             let ahead = self.ahead(word, at);
             match (ahead, word.state()) {
@@ -635,6 +647,7 @@ impl<'a> Ring<'a> {
                     at = self.after(word, at, own);
                     behind += 1;
                     if behind > 3 {
+                        steps += GALLOP_COST;
                         at = self.gallop(at, |p| self.resolved(p));
                     }
                 }
@@ -643,7 +656,13 @@ impl<'a> Ring<'a> {
                     Some(owner) => return Err(NoTake::Empty(Some(owner))),
                     None => return Err(NoTake::Corrupt(self.bad_slot(at))),
                 },
-                (..0, ORPHAN) => return Err(NoTake::Empty(None)),
+                // The ring went round to a message whose reader died. Whoever
+                // was to announce it may have died too; here it is met anyway.
+                (..0, ORPHAN) => {
+                    if let Some(taken) = self.adopt(at, word, me) {
+                        return Ok(taken);
+                    }
+                }
                 // The load was older than the hint: see `try_claim`.
                 (..0, FREE | WRITING | FULL | POISON) => {
                     at = laps.at(word.lap(), laps.index(at));
@@ -665,6 +684,7 @@ impl<'a> Ring<'a> {
     /// Frees a taken slot. Wake producers afterwards.
     #[inline]
     pub fn release(&self, taken: Taken<'a>) {
+        taken.slot.witness.read();
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next. A plain store, for the reason given in `commit`.
         taken.slot.word.store(taken.free.0, Ordering::Release);
@@ -683,22 +703,26 @@ impl<'a> Ring<'a> {
     /// Looks at every slot for a message whose receiver died, and takes it.
     pub fn try_adopt(&self, me: Owner) -> Option<Taken<'a>> {
         let laps = self.geometry.laps;
-        for index in 0..laps.capacity() {
+        (0..laps.capacity()).find_map(|index| {
             let at = laps.at(0, index);
             let word = self.load(at);
-            if word.state() != ORPHAN {
-                continue;
-            }
-            // Edges P and R: Acquire pairs with the Release in `commit`, whose
-            // release sequence the moves since then have continued, and with
-            // that in `recover`.
-            let mine = Word::new(word.lap(), READING, me.get());
-            if self.cas(at, word, mine, Ordering::Acquire) {
-                self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
-                return Some(self.taken(laps.at(word.lap(), index), true));
-            }
+            if word.state() == ORPHAN { self.adopt(at, word, me) } else { None }
+        })
+    }
+
+    /// Takes the orphan that `word` showed in the slot of `at`.
+    #[cold]
+    fn adopt(&self, at: Position, word: Word, me: Owner) -> Option<Taken<'a>> {
+        let laps = self.geometry.laps;
+        // Edges P and R: Acquire pairs with the Release in `commit`, whose
+        // release sequence the moves since then have continued, and with that
+        // in `recover`.
+        let mine = Word::new(word.lap(), READING, me.get());
+        if !self.cas(at, word, mine, Ordering::Acquire) {
+            return None;
         }
-        None
+        self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
+        Some(self.taken(laps.at(word.lap(), laps.index(at)), true))
     }
 
     /// Repairs every word that names `dead`; returns how many did. Wake
@@ -809,3 +833,10 @@ impl<'a> Ring<'a> {
 }
 
 const _: () = assert!(offset_of!(Slot, word) == 0);
+
+#[cfg(all(test, loom))]
+#[path = "mpmc_models.rs"]
+mod models;
+#[cfg(all(test, not(loom)))]
+#[path = "mpmc_tests.rs"]
+mod tests;

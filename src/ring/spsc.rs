@@ -1,0 +1,1208 @@
+//! The message ring: one producer, one consumer, slots of one size.
+//!
+//! Each slot carries a sequence word beside its payload, so that the cache line
+//! which brings the news of a message brings the message too, and the producer
+//! has no line to share but the slot itself. The word holds the position of the
+//! last message published there:
+//!
+//! ```text
+//! ┌──────┬──────────────┬──────────────┬─────┬──────────────┐
+//! │ head │ word payload │ word payload │ ... │ word payload │
+//! └──────┴──────────────┴──────────────┴─────┴──────────────┘
+//! word(p) == p              published
+//! word(p) == p - capacity   not yet; no third value is legal
+//! ```
+//!
+//! `head` counts slots ever released. The producer's own position, `tail`, is
+//! nowhere in shared memory. *Invariant*, positions being compared within a
+//! ring's turn of each other:
+//!
+//! ```text
+//! head <= tail <= head + capacity
+//! the published positions from head on are exactly head..tail
+//! ```
+//!
+//! because the producer publishes in order and only the producer writes slots.
+//! So a producer that takes over finds its tail by a binary search for the end
+//! of the published prefix. Both sides work from private copies: the producer
+//! reads `head` only when its copy says full, the consumer never reads it.
+//!
+//! | edge | release | acquire | makes visible |
+//! |------|---------|---------|---------------|
+//! | P    | `commit_many`: word | `available`: word | payload to the consumer |
+//! | F    | `release_many`: `head` | `load_head`: `head` | that the slot has been read |
+//!
+//! What the survivors see when an end dies:
+//!
+//! | it died | shared memory says | survivors |
+//! |---------|--------------------|-----------|
+//! | producer, between claim and commit | word of the lap before | nothing; the successor claims the same slot |
+//! | producer, inside a batch commit | a prefix of the batch published | that prefix |
+//! | producer, after commit | word of this lap | the message |
+//! | consumer, between peek and release | `head` as before | the successor gets the message again |
+//! | consumer, after release | `head` moved | nothing |
+
+use crate::error::Error;
+use crate::memory::{LINE, Region, round_up};
+use crate::position::{Laps, Position};
+use crate::sync::{AtomicU64, Ordering, Witness};
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use crossbeam_utils::CachePadded;
+
+/// The line before the slots.
+#[repr(C)]
+struct Header {
+    /// First slot not released. Written by the consumer alone.
+    head: CachePadded<AtomicU64>,
+}
+
+/// The start of each slot; the payload follows, aligned.
+#[repr(C)]
+struct Slot {
+    /// Position last published here. Written by the producer alone.
+    word: AtomicU64,
+    witness: Witness,
+}
+
+const SLOTS: usize = match round_up(size_of::<Header>(), LINE) {
+    Some(offset) => offset,
+    None => unreachable!(),
+};
+const _: () = assert!(align_of::<Header>() <= LINE && align_of::<Slot>() <= 64);
+
+/// Where everything lies: a function of the capacity and the payload's layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    laps: Laps,
+    payload: Layout,
+    payload_offset: usize,
+    stride: usize,
+    len: usize,
+}
+
+impl Geometry {
+    /// The geometry of `capacity` slots (1 to 2³¹, exactly as asked for) that
+    /// each hold one `payload` (alignment at most 64).
+    ///
+    /// A slot of up to 64 bytes is padded to a power of two: it never straddles
+    /// two cache lines, so that a message costs one transfer, and small slots
+    /// still share a line when a batch goes through. A larger one is padded to
+    /// a multiple of 64, so that its word shares a line with the first bytes of
+    /// its own payload and with no other slot.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the capacity or the payload.
+    pub fn new(capacity: usize, payload: Layout) -> Result<Geometry, &'static str> {
+        let laps = Laps::new(capacity).ok_or("capacity must be from 1 to 2^31 slots")?;
+        if payload.align() > 64 {
+            return Err("alignment above 64 bytes is not supported");
+        }
+        let too_large = "the ring's size overflows";
+        let payload_offset = round_up(size_of::<Slot>(), payload.align()).ok_or(too_large)?;
+        let used = payload_offset.checked_add(payload.size()).ok_or(too_large)?;
+        let stride = if used <= 64 {
+            used.next_power_of_two().max(align_of::<Slot>())
+        } else {
+            round_up(used, 64).ok_or(too_large)?
+        };
+        let len = stride
+            .checked_mul(capacity)
+            .and_then(|slots| slots.checked_add(SLOTS))
+            .and_then(|len| round_up(len, LINE))
+            .filter(|&len| len <= isize::MAX as usize - LINE)
+            .ok_or(too_large)?;
+        Ok(Geometry { laps, payload, payload_offset, stride, len })
+    }
+
+    /// Bytes that the ring takes, from a base aligned to [`LINE`].
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a ring has a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Slots.
+    pub fn capacity(&self) -> usize {
+        self.laps.capacity()
+    }
+
+    /// Size and alignment of one payload.
+    pub fn payload(&self) -> Layout {
+        self.payload
+    }
+
+    fn fits(&self, region: Region<'_>) -> bool {
+        Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
+    }
+}
+
+/// The ring, laid over borrowed memory. Copies are views of one ring; its ends
+/// are [`Ring::producer`] and [`Ring::consumer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a> {
+    header: NonNull<Header>,
+    slots: NonNull<u8>,
+    geometry: Geometry,
+    memory: PhantomData<&'a [AtomicU64]>,
+}
+
+// SAFETY: all shared state is reached through atomics; payloads only through
+// the two ends, which their contracts make exclusive.
+unsafe impl Send for Ring<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Ring<'_> {}
+
+#[cold]
+fn bad_head() -> Error {
+    Error::Corrupt { what: "head of the message ring", at: offset_of!(Header, head) as u64 }
+}
+
+impl<'a> Ring<'a> {
+    /// Writes an empty ring into the region, its next position being `start`
+    /// (a count of slots; 0 but for tests of wraps).
+    ///
+    /// # Safety
+    ///
+    /// Nobody else may use the region during the call.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the region is shorter than the geometry or not aligned to
+    /// [`LINE`].
+    pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
+        assert!(geometry.fits(region), "region too small or misaligned for the ring");
+        let laps = geometry.laps;
+        let first = laps.from_count(start);
+        let header = Header { head: CachePadded::new(AtomicU64::new(first.0)) };
+        // SAFETY: the header fits (checked above) and is aligned to LINE.
+        unsafe { region.at::<Header>(0).write(header) };
+        for index in 0..laps.capacity() {
+            // Slots before the first position have been through this lap, the
+            // others through the one before.
+            let behind = u64::from(index >= laps.index(first));
+            let last = laps.at(laps.lap(first).wrapping_sub(behind), index);
+            let slot = Slot { word: AtomicU64::new(last.0), witness: Witness::default() };
+            // SAFETY: index < capacity, so the slot lies inside `geometry.len`;
+            // SLOTS and the stride are multiples of its alignment.
+            unsafe { region.at::<Slot>(SLOTS + index * geometry.stride).write(slot) };
+        }
+        // SAFETY: just initialised with this geometry.
+        unsafe { Self::attach(region, geometry) }
+    }
+
+    /// A view of a ring that [`Ring::init`] wrote with this geometry.
+    ///
+    /// # Safety
+    ///
+    /// The region must hold such a ring, and be used by nothing but views of
+    /// it. (Its *contents* may be hostile; they are checked wherever they
+    /// matter.)
+    ///
+    /// # Panics
+    ///
+    /// As [`Ring::init`].
+    pub unsafe fn attach(region: Region<'a>, geometry: Geometry) -> Ring<'a> {
+        assert!(geometry.fits(region), "region too small or misaligned for the ring");
+        Ring {
+            // SAFETY: the header fits and is aligned, both checked above.
+            header: unsafe { region.at(0) },
+            // SAFETY: SLOTS <= geometry.len <= region.len().
+            slots: unsafe { region.at(SLOTS) },
+            geometry,
+            memory: PhantomData,
+        }
+    }
+
+    /// Its geometry.
+    #[inline]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The sending end, at the end of what has been published.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when `head` or a word that the search meets is one that no
+    /// correct peer writes.
+    ///
+    /// # Safety
+    ///
+    /// One producer at a time: whatever an earlier one did must happen before
+    /// this call (the hand-over of its lease, or its thread, orders that).
+    pub unsafe fn producer(&self) -> Result<Producer<'a>, Error> {
+        let head = self.plausible_head()?;
+        // Without ordering: an earlier producer's stores happened before, and
+        // nothing is read but words.
+        let word = |at| self.slot(at).word.load(Ordering::Relaxed);
+        let used = self.published_from(head, 0, |at| self.judge(at, word(at)))?;
+        let tail = self.geometry.laps.forward(head, used);
+        Ok(Producer { ring: *self, tail, free: self.geometry.capacity() - used })
+    }
+
+    /// The receiving end, at the first message not released.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when `head` is one that no correct peer writes.
+    ///
+    /// # Safety
+    ///
+    /// One consumer at a time: whatever an earlier one did must happen before
+    /// this call.
+    pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
+        Ok(Consumer { ring: *self, head: self.plausible_head()?, seen: 0 })
+    }
+
+    /// Messages published and not released: a moment's truth, for onlookers.
+    pub fn len(&self) -> usize {
+        self.load_head().map_or(0, |head| self.count_from(head, 0))
+    }
+
+    /// Whether no message is published that is not released.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline(always)]
+    fn header(&self) -> &'a Header {
+        // SAFETY: `attach` checked bounds and alignment; initialised memory, as
+        // its contract says, for as long as 'a; only atomics inside.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline(always)]
+    fn slot(&self, at: Position) -> &'a Slot {
+        let index = self.geometry.laps.index(at);
+        debug_assert!(index < self.geometry.capacity());
+        // SAFETY: every position comes from `Laps` arithmetic on one that was
+        // `checked`, so its index is below the capacity, for which `attach`
+        // checked that the slots fit.
+        unsafe { self.slots.add(index * self.geometry.stride).cast().as_ref() }
+    }
+
+    #[inline(always)]
+    fn payload(&self, at: Position) -> NonNull<u8> {
+        let index = self.geometry.laps.index(at);
+        // SAFETY: as `slot`; the payload lies inside the slot's stride.
+        unsafe { self.slots.add(index * self.geometry.stride + self.geometry.payload_offset) }
+    }
+
+    /// The shared `head`, if it is a position at all.
+    #[inline(always)]
+    fn load_head(&self) -> Result<Position, Error> {
+        // Edge F: Acquire pairs with the Release in `release_many`. (The
+        // consumer and onlookers do not need it, and do not call often.)
+        let raw = self.header().head.load(Ordering::Acquire);
+        self.geometry.laps.checked(raw).ok_or_else(bad_head)
+    }
+
+    /// The shared `head`, if the slot before it has been published: in the turn
+    /// that ends there, or already in the next.
+    fn plausible_head(&self) -> Result<Position, Error> {
+        let laps = self.geometry.laps;
+        let head = self.load_head()?;
+        let before = laps.forward(Position(self.empty_word(head)), laps.capacity() - 1);
+        let word = self.slot(before).word.load(Ordering::Relaxed);
+        let plausible = word == before.0 || word == laps.forward(before, laps.capacity()).0;
+        if plausible { Ok(head) } else { Err(bad_head()) }
+    }
+
+    /// What the word of a slot holds until the position `at` is published.
+    #[inline(always)]
+    fn empty_word(&self, at: Position) -> u64 {
+        let laps = self.geometry.laps;
+        laps.at(laps.lap(at).wrapping_sub(1), laps.index(at)).0
+    }
+
+    /// What a word that was read at `at` means.
+    #[inline(always)]
+    fn judge(&self, at: Position, word: u64) -> Result<bool, Error> {
+        if word == at.0 {
+            Ok(true)
+        } else if word == self.empty_word(at) {
+            Ok(false)
+        } else {
+            Err(self.bad_word(at))
+        }
+    }
+
+    #[cold]
+    fn bad_word(&self, at: Position) -> Error {
+        let index = self.geometry.laps.index(at) as u64;
+        Error::Corrupt { what: "word of a message ring's slot", at: index }
+    }
+
+    /// How many slots from `head` on are published, the first `known` being so:
+    /// by doubling steps, then by halving them. O(log capacity) probes.
+    fn published_from(
+        &self,
+        head: Position,
+        known: usize,
+        mut published: impl FnMut(Position) -> Result<bool, Error>,
+    ) -> Result<usize, Error> {
+        let laps = self.geometry.laps;
+        // Slots before `low` are published; the one at `high` is not.
+        let (mut low, mut high) = (known, laps.capacity());
+        let mut step = 1;
+        while low < high {
+            let probe = low + (step - 1).min((high - low) / 2);
+            if published(laps.forward(head, probe))? {
+                low = probe + 1;
+                step = (step * 2).min(laps.capacity());
+            } else {
+                high = probe;
+            }
+        }
+        Ok(low)
+    }
+
+    /// As `published_from`, for those who only count: words that a moving ring
+    /// (or a hostile peer) has put elsewhere are taken for what they look like.
+    fn count_from(&self, head: Position, known: usize) -> usize {
+        let laps = self.geometry.laps;
+        let passed = |at: Position| {
+            let word = Position(self.slot(at).word.load(Ordering::Relaxed));
+            Ok(laps.laps_between(laps.lap(word), laps.lap(at)) >= 0)
+        };
+        self.published_from(head, known, passed).unwrap_or(known)
+    }
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub struct Producer<'a> {
+    ring: Ring<'a>,
+    /// The next slot to publish.
+    tail: Position,
+    /// Slots from `tail` on that are known to be released. May lag the truth;
+    /// never leads it.
+    free: usize,
+}
+
+// SAFETY: an end is a view with private positions; any thread may hold it.
+unsafe impl Send for Producer<'_> {}
+
+impl<'a> Producer<'a> {
+    /// The ring.
+    pub fn ring(&self) -> &Ring<'a> {
+        &self.ring
+    }
+
+    /// Where the next payload goes, or `None` when the ring is full. The same
+    /// slot is given until it is committed; not to commit is to abandon it.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when `head` is where no correct consumer puts it.
+    #[inline]
+    pub fn try_claim(&mut self) -> Result<Option<NonNull<u8>>, Error> {
+        if self.free == 0 {
+            self.refresh()?;
+            if self.free == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.payload(0)))
+    }
+
+    /// How many slots can be written now, up to `max`. Looks at the consumer's
+    /// line only when fewer than that are known to be free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::try_claim`].
+    #[inline]
+    pub fn room(&mut self, max: usize) -> Result<usize, Error> {
+        if self.free < max && self.free < self.ring.geometry.capacity() {
+            self.refresh()?;
+        }
+        Ok(self.free.min(max))
+    }
+
+    /// Where the payload of the `nth` slot from here goes: of exactly the
+    /// geometry's size and alignment, and the holder's alone until committed.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`Producer::room`] has said more than `nth`.
+    #[inline]
+    pub fn payload(&self, nth: usize) -> NonNull<u8> {
+        assert!(nth < self.free, "no such slot was claimed");
+        let at = self.ring.geometry.laps.forward(self.tail, nth);
+        self.ring.slot(at).witness.write();
+        self.ring.payload(at)
+    }
+
+    /// Publishes the slot that was claimed. Wake the consumer afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics when none was.
+    #[inline]
+    pub fn commit(&mut self) {
+        self.commit_many(1);
+    }
+
+    /// Publishes the first `n` slots, in order; killed inside, some of the
+    /// first of them. Wake the consumer afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`Producer::room`] has said `n` or more.
+    #[inline]
+    pub fn commit_many(&mut self, n: usize) {
+        assert!(n <= self.free, "fewer slots were claimed");
+        for _ in 0..n {
+            // Edge P: Release pairs with the Acquire in `available`. On every
+            // store, so that what is published is always a prefix.
+            self.ring.slot(self.tail).word.store(self.tail.0, Ordering::Release);
+            self.tail = self.ring.geometry.laps.next(self.tail);
+        }
+        self.free -= n;
+    }
+
+    /// Whether [`Producer::try_claim`] would find a slot (or an error): one
+    /// load, for loops that wait.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        // Full, `head` is a whole turn behind `tail`.
+        self.free > 0
+            || self.ring.header().head.load(Ordering::Relaxed) != self.ring.empty_word(self.tail)
+    }
+
+    /// Messages published and not released, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::try_claim`].
+    pub fn len(&mut self) -> Result<usize, Error> {
+        self.refresh()?;
+        Ok(self.ring.geometry.capacity() - self.free)
+    }
+
+    /// Looks at the consumer's line: how much is free now?
+    #[cold]
+    fn refresh(&mut self) -> Result<(), Error> {
+        let laps = self.ring.geometry.laps;
+        let used = laps.slots_between(self.tail, self.ring.load_head()?);
+        // Ahead of the tail, more than a turn behind it, or behind itself: no
+        // consumer does that.
+        let free = usize::try_from(used).ok().and_then(|used| laps.capacity().checked_sub(used));
+        match free {
+            Some(free) if free >= self.free => self.free = free,
+            _ => return Err(bad_head()),
+        }
+        Ok(())
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Consumer<'a> {
+    ring: Ring<'a>,
+    /// First slot not released. The truth: the shared word is its copy.
+    head: Position,
+    /// Slots from `head` on that are known to be published. May lag the truth;
+    /// never leads it.
+    seen: usize,
+}
+
+// SAFETY: as `Producer`.
+unsafe impl Send for Consumer<'_> {}
+
+impl<'a> Consumer<'a> {
+    /// The ring.
+    pub fn ring(&self) -> &Ring<'a> {
+        &self.ring
+    }
+
+    /// The next message, or `None` when there is none. The same one is given
+    /// until it is released.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when the slot's word is one that no correct producer writes.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<NonNull<u8>>, Error> {
+        if self.seen == 0 && self.available(1)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.payload(0)))
+    }
+
+    /// How many messages can be read now, up to `max`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::peek`].
+    #[inline]
+    pub fn available(&mut self, max: usize) -> Result<usize, Error> {
+        let laps = self.ring.geometry.laps;
+        let max = max.min(laps.capacity());
+        while self.seen < max {
+            let at = laps.forward(self.head, self.seen);
+            // Edge P: Acquire pairs with the Release in `commit_many`.
+            let word = self.ring.slot(at).word.load(Ordering::Acquire);
+            match self.ring.judge(at, word) {
+                Ok(true) => self.seen += 1,
+                Ok(false) => break,
+                // What is whole comes first.
+                Err(_) if self.seen > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(self.seen.min(max))
+    }
+
+    /// Where the payload of the `nth` message from here is: nobody writes there
+    /// until it is released.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`Consumer::available`] has said more than `nth`.
+    #[inline]
+    pub fn payload(&self, nth: usize) -> NonNull<u8> {
+        assert!(nth < self.seen, "no such message was seen");
+        let at = self.ring.geometry.laps.forward(self.head, nth);
+        self.ring.slot(at).witness.read();
+        self.ring.payload(at)
+    }
+
+    /// Gives the slot of the message back. Wake the producer afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics when no message was seen.
+    #[inline]
+    pub fn release(&mut self) {
+        self.release_many(1);
+    }
+
+    /// Gives the slots of the next `n` messages back, all at once. Wake the
+    /// producer afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`Consumer::available`] has said `n` or more.
+    #[inline]
+    pub fn release_many(&mut self, n: usize) {
+        assert!(n <= self.seen, "fewer messages were seen");
+        self.head = self.ring.geometry.laps.forward(self.head, n);
+        self.seen -= n;
+        // Edge F: Release pairs with the Acquire in `load_head`.
+        self.ring.header().head.store(self.head.0, Ordering::Release);
+    }
+
+    /// Whether [`Consumer::peek`] would find a message (or an error): one load,
+    /// for loops that wait.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.seen > 0
+            || self.ring.slot(self.head).word.load(Ordering::Relaxed)
+                != self.ring.empty_word(self.head)
+    }
+
+    /// Messages published and not released.
+    pub fn len(&self) -> usize {
+        self.ring.count_from(self.head, self.seen)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        !self.is_ready()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::Heap;
+    use crate::position::MAX_CAPACITY;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn geometry(capacity: usize) -> Geometry {
+        Geometry::new(capacity, Layout::new::<u64>()).unwrap()
+    }
+
+    fn put(p: NonNull<u8>, value: u64) {
+        // SAFETY: a payload of the geometry above, held by the caller.
+        unsafe { p.cast().write(value) }
+    }
+
+    fn get(p: NonNull<u8>) -> u64 {
+        // SAFETY: as `put`.
+        unsafe { p.cast().read() }
+    }
+
+    fn send(producer: &mut Producer<'_>, value: u64) -> bool {
+        let Some(p) = producer.try_claim().unwrap() else { return false };
+        put(p, value);
+        producer.commit();
+        true
+    }
+
+    fn receive(consumer: &mut Consumer<'_>) -> Option<u64> {
+        let value = get(consumer.peek().unwrap()?);
+        consumer.release();
+        Some(value)
+    }
+
+    /// Starts that lie shortly before something wraps.
+    fn starts(capacity: usize) -> impl Strategy<Value = u64> {
+        let lap_end = (1u64 << 49).wrapping_mul(capacity as u64);
+        let edges = [0, 1u64 << 32, 0u64.wrapping_sub(1), lap_end, u64::MAX / 2];
+        (prop::sample::select(edges.to_vec()), 0u64..40)
+            .prop_map(|(at, back)| at.wrapping_sub(back))
+    }
+
+    #[test]
+    fn a_small_slot_never_straddles_lines() {
+        for size in 0..300 {
+            for align in [1, 2, 4, 8, 16, 32, 64] {
+                let payload = Layout::from_size_align(size, align).unwrap();
+                let g = Geometry::new(3, payload).unwrap();
+                assert!(g.payload_offset % align == 0 && g.payload_offset + size <= g.stride);
+                if g.stride <= 64 {
+                    assert!(g.stride.is_power_of_two() && g.stride < 2 * (g.payload_offset + size));
+                } else {
+                    assert!(g.stride % 64 == 0 && g.stride - (g.payload_offset + size) < 64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_geometries_are_refused() {
+        let payload = Layout::new::<u64>();
+        assert!(Geometry::new(0, payload).is_err());
+        assert!(Geometry::new(MAX_CAPACITY, payload).is_ok());
+        assert!(Geometry::new(MAX_CAPACITY + 1, payload).is_err());
+        assert!(Geometry::new(1, Layout::from_size_align(8, 128).unwrap()).is_err());
+        let huge = Layout::from_size_align(isize::MAX as usize - 63, 8).unwrap();
+        assert!(Geometry::new(1, huge).is_err());
+        assert!(Geometry::new(1 << 31, Layout::from_size_align(1 << 33, 8).unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_capacity_is_exact() {
+        for capacity in [1, 2, 3, 7, 8, 100] {
+            let g = geometry(capacity);
+            let heap = Heap::zeroed(g.len());
+            // SAFETY: the block is this test's own; one end of each kind.
+            let ring = unsafe { Ring::init(heap.region(), g, 0) };
+            // SAFETY: as above.
+            let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+            for lap in 0..3 {
+                for i in 0..capacity as u64 {
+                    assert!(tx.is_ready() && send(&mut tx, lap * 1000 + i));
+                }
+                assert!(!tx.is_ready() && !send(&mut tx, 0));
+                assert_eq!(
+                    (rx.len(), ring.len(), tx.len().unwrap()),
+                    (capacity, capacity, capacity)
+                );
+                for i in 0..capacity as u64 {
+                    assert!(rx.is_ready());
+                    assert_eq!(receive(&mut rx), Some(lap * 1000 + i));
+                }
+                assert!(rx.is_empty() && ring.is_empty() && receive(&mut rx).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_of_any_layout() {
+        for payload in [Layout::new::<()>(), Layout::new::<[u8; 3]>(), Layout::new::<[u64; 50]>()] {
+            let g = Geometry::new(5, payload).unwrap();
+            let heap = Heap::zeroed(g.len());
+            // SAFETY: the block is this test's own; one end of each kind.
+            let ring = unsafe { Ring::init(heap.region(), g, 3) };
+            // SAFETY: as above.
+            let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+            for i in 0..17u8 {
+                let p = tx.try_claim().unwrap().unwrap();
+                // SAFETY: the claimed payload has this many bytes.
+                unsafe { p.write_bytes(i, payload.size()) };
+                tx.commit();
+                let p = rx.peek().unwrap().unwrap();
+                // SAFETY: as above, for reading.
+                let seen = unsafe { std::slice::from_raw_parts(p.as_ptr(), payload.size()) };
+                assert!(seen.iter().all(|&b| b == i));
+                rx.release();
+            }
+        }
+    }
+
+    #[test]
+    fn a_successor_finds_its_tail_at_every_fill() {
+        for capacity in 1..20usize {
+            for start in [0, 5, u64::from(u32::MAX), (1 << 49) * capacity as u64 - 3] {
+                for fill in 0..=capacity {
+                    let g = geometry(capacity);
+                    let heap = Heap::zeroed(g.len());
+                    // SAFETY: the block is this test's own; one end of each kind
+                    // at a time.
+                    let ring = unsafe { Ring::init(heap.region(), g, start) };
+                    // SAFETY: as above.
+                    let mut tx = unsafe { ring.producer().unwrap() };
+                    for i in 0..fill {
+                        assert!(send(&mut tx, i as u64));
+                    }
+                    // SAFETY: the first producer is not used again.
+                    let successor = unsafe { ring.producer().unwrap() };
+                    assert_eq!((successor.tail, successor.free), (tail_of(&tx), capacity - fill));
+                }
+            }
+        }
+    }
+
+    fn tail_of(producer: &Producer<'_>) -> Position {
+        producer.tail
+    }
+
+    #[test]
+    fn the_search_is_logarithmic() {
+        let g = geometry(100_000);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own.
+        let ring = unsafe { Ring::init(heap.region(), g, 12_345) };
+        for fill in [0usize, 1, 2, 3, 50_000, 65_535, 65_536, 99_998, 99_999, 100_000] {
+            let (mut probes, head) = (0, g.laps.from_count(12_345));
+            let found = ring.published_from(head, 0, |at| {
+                probes += 1;
+                Ok(g.laps.slots_between(at, head) < fill as i64)
+            });
+            assert_eq!(found.unwrap(), fill);
+            assert!(probes <= 2 * 17 + 1, "{probes} probes for {fill}");
+        }
+    }
+
+    #[test]
+    fn what_a_dead_producer_did_not_commit_never_was() {
+        let g = geometry(2);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind at a time.
+        let ring = unsafe { Ring::init(heap.region(), g, 0) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        assert!(send(&mut tx, 1));
+        put(tx.try_claim().unwrap().unwrap(), 2);
+        // SAFETY: the first producer is not used again.
+        let mut tx = unsafe { ring.producer().unwrap() };
+        assert!(send(&mut tx, 3));
+        assert!(!send(&mut tx, 4));
+        assert_eq!(
+            (receive(&mut rx), receive(&mut rx), receive(&mut rx)),
+            (Some(1), Some(3), None)
+        );
+    }
+
+    #[test]
+    fn a_hostile_head_is_an_error() {
+        let g = geometry(5);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind at a time.
+        let ring = unsafe { Ring::init(heap.region(), g, 12) };
+        // SAFETY: as above.
+        let mut tx = unsafe { ring.producer().unwrap() };
+        for i in 0..5 {
+            assert!(send(&mut tx, i));
+        }
+        let truth = ring.header().head.load(Ordering::Relaxed);
+        let laps = g.laps;
+        let head = Position(truth);
+        let tail = laps.forward(head, 5);
+        let ahead = laps.next(tail).0;
+        let behind = laps.at(laps.lap(head).wrapping_sub(1), laps.index(head)).0;
+        for bad in [5, 6, 7, u64::MAX, ahead, behind, laps.at(laps.lap(tail) + 9, 1).0] {
+            ring.header().head.store(bad, Ordering::Relaxed);
+            assert!(matches!(tx.try_claim(), Err(Error::Corrupt { .. })), "{bad:x}");
+            // The waiting look lets the caller find out.
+            assert!(tx.is_ready());
+            // SAFETY: neither is used beside another.
+            let (tx, rx) = unsafe { (ring.producer(), ring.consumer()) };
+            assert!(tx.is_err(), "{bad:x}");
+            if let Ok(mut rx) = rx {
+                assert!(rx.peek().is_err(), "{bad:x}");
+            }
+            assert!(ring.len() <= 5);
+        }
+        // Two back from where it was already seen.
+        ring.header().head.store(laps.forward(head, 3).0, Ordering::Relaxed);
+        assert!(tx.try_claim().unwrap().is_some());
+        ring.header().head.store(laps.forward(head, 1).0, Ordering::Relaxed);
+        assert!(tx.room(5).is_err());
+    }
+
+    #[test]
+    fn a_hostile_word_is_an_error_after_what_is_whole() {
+        let g = geometry(4);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind.
+        let ring = unsafe { Ring::init(heap.region(), g, 0) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        assert!(send(&mut tx, 1) && send(&mut tx, 2));
+        ring.slot(Position(1)).word.store(77, Ordering::Relaxed);
+        assert_eq!(rx.available(4).unwrap(), 1);
+        assert_eq!(receive(&mut rx), Some(1));
+        assert!(rx.is_ready());
+        assert!(matches!(rx.peek(), Err(Error::Corrupt { at: 1, .. })));
+        assert!(rx.len() <= 4 && ring.len() <= 4);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Send,
+        ClaimOnly,
+        SendMany(usize),
+        Receive,
+        PeekOnly,
+        ReceiveMany(usize),
+        NewProducer,
+        NewConsumer,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        prop::collection::vec(
+            prop_oneof![
+                4 => Just(Step::Send),
+                1 => Just(Step::ClaimOnly),
+                2 => (0usize..12).prop_map(Step::SendMany),
+                4 => Just(Step::Receive),
+                1 => Just(Step::PeekOnly),
+                2 => (0usize..12).prop_map(Step::ReceiveMany),
+                1 => Just(Step::NewProducer),
+                1 => Just(Step::NewConsumer),
+            ],
+            0..200,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_deque(
+            (capacity, start) in (1usize..12).prop_flat_map(|c| (Just(c), starts(c))),
+            steps in steps(),
+        ) {
+            let g = geometry(capacity);
+            let heap = Heap::zeroed(g.len());
+            // SAFETY: the block is this test's own; one end of each kind at a
+            // time: each successor replaces the end before it.
+            let ring = unsafe { Ring::init(heap.region(), g, start) };
+            // SAFETY: as above.
+            let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+            let mut oracle = VecDeque::new();
+            let mut next = 0u64;
+            for step in steps {
+                prop_assert_eq!(tx.is_ready() , oracle.len() < capacity);
+                prop_assert_eq!(rx.is_ready(), !oracle.is_empty());
+                match step {
+                    Step::Send => {
+                        let sent = send(&mut tx, next);
+                        prop_assert_eq!(sent, oracle.len() < capacity);
+                        if sent {
+                            oracle.push_back(next);
+                        }
+                        next += 1;
+                    }
+                    Step::ClaimOnly => {
+                        if let Some(p) = tx.try_claim().unwrap() {
+                            put(p, u64::MAX);
+                        }
+                    }
+                    Step::SendMany(max) => {
+                        let n = tx.room(max).unwrap();
+                        prop_assert_eq!(n, max.min(capacity - oracle.len()));
+                        for nth in 0..n {
+                            put(tx.payload(nth), next);
+                            oracle.push_back(next);
+                            next += 1;
+                        }
+                        tx.commit_many(n);
+                    }
+                    Step::Receive => prop_assert_eq!(receive(&mut rx), oracle.pop_front()),
+                    Step::PeekOnly => {
+                        prop_assert_eq!(rx.peek().unwrap().map(get), oracle.front().copied());
+                    }
+                    Step::ReceiveMany(max) => {
+                        let n = rx.available(max).unwrap();
+                        prop_assert_eq!(n, max.min(oracle.len()));
+                        for nth in 0..n {
+                            prop_assert_eq!(Some(get(rx.payload(nth))), oracle.pop_front());
+                        }
+                        rx.release_many(n);
+                    }
+                    // SAFETY: replaces the only producer.
+                    Step::NewProducer => tx = unsafe { ring.producer().unwrap() },
+                    // SAFETY: replaces the only consumer.
+                    Step::NewConsumer => rx = unsafe { ring.consumer().unwrap() },
+                }
+                prop_assert_eq!(ring.len(), oracle.len());
+                prop_assert_eq!(rx.len(), oracle.len());
+                prop_assert_eq!(tx.len().unwrap(), oracle.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(
+            capacity in 1usize..6,
+            start: u64,
+            scribbles in prop::collection::vec((0usize..8, any::<u64>(), any::<bool>()), 1..60),
+        ) {
+            let g = geometry(capacity);
+            let heap = Heap::zeroed(g.len());
+            // SAFETY: the block is this test's own; one end of each kind at a
+            // time, and only this thread scribbles.
+            let ring = unsafe { Ring::init(heap.region(), g, start) };
+            // SAFETY: as above.
+            let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+            for (place, value, small) in scribbles {
+                let word = match place {
+                    0 | 1 => &ring.header().head,
+                    _ => &ring.slot(g.laps.at(0, place % capacity)).word,
+                };
+                let old = word.load(Ordering::Relaxed);
+                let new = if small { old.wrapping_add(value % 5).wrapping_sub(2) } else { value };
+                word.store(new, Ordering::Relaxed);
+                for _ in 0..2 {
+                    if let Ok(Some(p)) = tx.try_claim() {
+                        put(p, 1);
+                        tx.commit();
+                    }
+                    if let Ok(Some(p)) = rx.peek() {
+                        get(p);
+                        rx.release();
+                    }
+                    let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len(), tx.len());
+                }
+                // SAFETY: replace the only ends.
+                unsafe {
+                    tx = ring.producer().unwrap_or(tx);
+                    rx = ring.consumer().unwrap_or(rx);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_threads_keep_the_order() {
+        let g = geometry(7);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind.
+        let ring = unsafe { Ring::init(heap.region(), g, u64::from(u32::MAX) - 1000) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        const N: u64 = if cfg!(miri) { 300 } else { 100_000 };
+        std::thread::scope(|s| {
+            s.spawn(move || {
+                for i in 0..N {
+                    while !send(&mut tx, i) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            for i in 0..N {
+                let got = loop {
+                    match receive(&mut rx) {
+                        Some(got) => break got,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                assert_eq!(got, i);
+            }
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::memory::Heap;
+    use loom::thread;
+    use std::sync::Arc;
+
+    fn geometry(capacity: usize) -> Geometry {
+        Geometry::new(capacity, Layout::new::<u64>()).unwrap()
+    }
+
+    fn ring(capacity: usize) -> Arc<Heap> {
+        let heap = Arc::new(Heap::zeroed(geometry(capacity).len()));
+        // SAFETY: the block is the model's own.
+        unsafe { Ring::init(heap.region(), geometry(capacity), 0) };
+        heap
+    }
+
+    fn producer(heap: &Heap, capacity: usize) -> Producer<'_> {
+        // SAFETY: initialised in `ring`; each model makes one end at a time.
+        unsafe { Ring::attach(heap.region(), geometry(capacity)).producer().unwrap() }
+    }
+
+    fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
+        // SAFETY: as `producer`.
+        unsafe { Ring::attach(heap.region(), geometry(capacity)).consumer().unwrap() }
+    }
+
+    fn send(tx: &mut Producer<'_>, value: u64) {
+        loop {
+            if let Some(p) = tx.try_claim().unwrap() {
+                // SAFETY: the claimed payload is a u64.
+                unsafe { p.cast().write(value) };
+                return tx.commit();
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn peek(rx: &mut Consumer<'_>) -> u64 {
+        loop {
+            if let Some(p) = rx.peek().unwrap() {
+                // SAFETY: a published payload is a u64.
+                return unsafe { p.cast().read() };
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn receive(rx: &mut Consumer<'_>) -> u64 {
+        let value = peek(rx);
+        rx.release();
+        value
+    }
+
+    #[test]
+    fn consumer_never_sees_an_unpublished_slot() {
+        loom::model(|| {
+            let heap = ring(2);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, 2);
+                send(&mut tx, 1);
+                send(&mut tx, 2);
+            });
+            let mut rx = consumer(&heap, 2);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn producer_never_overwrites_an_unreleased_slot() {
+        for capacity in [1, 2] {
+            loom::model(move || {
+                let heap = ring(capacity);
+                let other = heap.clone();
+                let t = thread::spawn(move || {
+                    let mut tx = producer(&other, capacity);
+                    for i in 0..=capacity as u64 {
+                        send(&mut tx, i);
+                    }
+                });
+                let mut rx = consumer(&heap, capacity);
+                for i in 0..=capacity as u64 {
+                    assert_eq!(receive(&mut rx), i);
+                }
+                t.join().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_batch_arrives_in_order_and_is_freed_at_once() {
+        loom::model(|| {
+            let heap = ring(2);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, 2);
+                assert_eq!(tx.room(2).unwrap(), 2);
+                for nth in 0..2 {
+                    // SAFETY: a free payload is a u64 of ours.
+                    unsafe { tx.payload(nth).cast().write(nth as u64) };
+                }
+                tx.commit_many(2);
+                send(&mut tx, 2);
+            });
+            let mut rx = consumer(&heap, 2);
+            let mut next = 0;
+            while next < 3 {
+                let n = rx.available(2).unwrap();
+                for nth in 0..n {
+                    // SAFETY: a published payload is a u64.
+                    assert_eq!(unsafe { rx.payload(nth).cast::<u64>().read() }, next);
+                    next += 1;
+                }
+                rx.release_many(n);
+                if n == 0 {
+                    thread::yield_now();
+                }
+            }
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_successor_producer_starts_at_the_published_tail() {
+        loom::model(|| {
+            let heap = ring(2);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, 2);
+                send(&mut tx, 1);
+                // Dies here: written, not committed.
+                if let Some(p) = tx.try_claim().unwrap() {
+                    // SAFETY: the claimed payload is a u64.
+                    unsafe { p.cast().write(99u64) };
+                }
+                let mut tx = producer(&other, 2);
+                send(&mut tx, 2);
+                send(&mut tx, 3);
+            });
+            let mut rx = consumer(&heap, 2);
+            assert_eq!((receive(&mut rx), receive(&mut rx), receive(&mut rx)), (1, 2, 3));
+            t.join().unwrap();
+        });
+    }
+
+    /// The freed slot is found by the successor's first look at `head`, not by
+    /// a later one.
+    #[test]
+    fn a_successor_producer_waits_for_the_reader() {
+        loom::model(|| {
+            let heap = ring(1);
+            send(&mut producer(&heap, 1), 1);
+            let other = heap.clone();
+            let t = thread::spawn(move || send(&mut producer(&other, 1), 2));
+            let mut rx = consumer(&heap, 1);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_successor_consumer_gets_the_unreleased_again() {
+        loom::model(|| {
+            let heap = ring(1);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, 1);
+                send(&mut tx, 1);
+                send(&mut tx, 2);
+            });
+            let mut rx = consumer(&heap, 1);
+            assert_eq!(peek(&mut rx), 1);
+            // Dies here: read, not released.
+            let mut rx = consumer(&heap, 1);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+            t.join().unwrap();
+        });
+    }
+}

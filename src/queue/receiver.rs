@@ -1,0 +1,476 @@
+//! The receiving side of a queue.
+
+use super::{PREFIX, Port, Queue, Refusal, deadline};
+use crate::error::{Error, RecvError, Result};
+use crate::ring::Owner;
+use crate::ring::mpmc::{Delivery, NoTake, Taken};
+use crate::sync::heavy_barrier;
+use crate::wait::Look;
+use crate::word::roster::Role;
+use bytemuck::Pod;
+use core::cell::{Cell, RefCell};
+use core::ops::Deref;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Receives from a [`Queue`]. Clone it for each thread.
+pub struct Receiver<T: ?Sized> {
+    port: Port<T>,
+    /// The slot behind a live [`Message`]. One that is still here when the
+    /// receiver is used again was forgotten, and is released then.
+    loan: Option<Taken<'static>>,
+    /// The orphan epoch of the last fruitless search for orphans.
+    searched: Cell<Option<u64>>,
+}
+
+impl<T: ?Sized> Receiver<T> {
+    pub(super) fn new(queue: &Queue<T>) -> Result<Receiver<T>> {
+        Ok(Receiver {
+            port: Port::new(queue, Role::Receiver)?,
+            loan: None,
+            searched: Cell::new(None),
+        })
+    }
+
+    /// The queue that it receives from.
+    pub fn queue(&self) -> &Queue<T> {
+        &self.port.queue
+    }
+
+    /// The next message of the ring, past abandoned slots.
+    #[inline(always)]
+    fn take_next(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
+        let core = &self.port.queue.core;
+        loop {
+            return match core.ring.try_take(me) {
+                Ok(taken) => Ok(taken),
+                Err(NoTake::Skipped) => {
+                    core.writable.notify();
+                    continue;
+                }
+                Err(NoTake::Empty(holder)) => {
+                    if self.is_over() { Err(Refusal::Over) } else { Err(Refusal::NotNow(holder)) }
+                }
+                Err(NoTake::Pending(holder)) => Err(Refusal::NotNow(Some(holder))),
+                Err(NoTake::Corrupt(error)) => Err(Refusal::Failed(error)),
+            };
+        }
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        let roster = &self.port.queue.core.roster;
+        roster.is_closed() || roster.is_gone(Role::Sender)
+    }
+
+    #[inline(always)]
+    fn take_once(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
+        let core = &self.port.queue.core;
+        if core.delivery == Delivery::AtLeastOnce
+            && let Some(orphan) = self.adopt(me)
+        {
+            return Ok(orphan);
+        }
+        match self.take_next(me) {
+            // What was sent before the end must not be missed: edges L and C of
+            // the roster want a look at the ring after the one at the flags.
+            Err(Refusal::Over) => {
+                heavy_barrier(self.port.queue.attachment.asymmetric);
+                self.take_next(me)
+            }
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn adopt(&self, me: Owner) -> Option<Taken<'static>> {
+        let ring = &self.port.queue.core.ring;
+        let epoch = ring.orphan_epoch();
+        if self.searched.get() == Some(epoch) {
+            return None;
+        }
+        let orphan = ring.try_adopt(me);
+        if orphan.is_none() {
+            self.searched.set(Some(epoch));
+        }
+        orphan
+    }
+
+    fn release_forgotten(&mut self) {
+        if let Some(taken) = self.loan.take() {
+            // After a fork the message is the parent's.
+            if self.port.identity.is_current() {
+                self.release(taken);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn release(&self, taken: Taken<'static>) {
+        let core = &self.port.queue.core;
+        core.ring.release(taken);
+        core.writable.notify();
+    }
+
+    #[inline(always)]
+    fn take_now(&mut self) -> Result<Taken<'static>, RecvError> {
+        if self.loan.is_some() {
+            self.release_forgotten();
+        }
+        let me = self.port.me()?;
+        match self.take_once(me) {
+            Ok(taken) => Ok(taken),
+            Err(Refusal::NotNow(holder)) => {
+                self.port.missed(holder)?;
+                Err(RecvError::Empty)
+            }
+            Err(Refusal::Over) => Err(RecvError::Closed),
+            Err(Refusal::Failed(error)) => Err(RecvError::Failed(error)),
+        }
+    }
+
+    #[inline]
+    fn take_by(&mut self, deadline: Option<Instant>) -> Result<Taken<'static>, RecvError> {
+        match self.take_now() {
+            Err(RecvError::Empty) => self.take_waiting(deadline),
+            other => other,
+        }
+    }
+
+    fn take_waiting(&mut self, deadline: Option<Instant>) -> Result<Taken<'static>, RecvError> {
+        let me = self.port.me()?;
+        // Who stands in the way; or why there is no use in waiting.
+        let state = RefCell::new((None, None));
+        let taken = self.port.queue.core.readable.until(
+            deadline,
+            || {
+                if let Some(error) = state.borrow_mut().1.take() {
+                    return Look::Ready(Err(RecvError::Failed(error)));
+                }
+                match self.take_once(me) {
+                    Ok(taken) => Look::Ready(Ok(taken)),
+                    Err(Refusal::NotNow(holder)) => {
+                        state.borrow_mut().0 = holder;
+                        Look::NotYet
+                    }
+                    Err(Refusal::Over) => Look::Ready(Err(RecvError::Closed)),
+                    Err(Refusal::Failed(error)) => Look::Ready(Err(RecvError::Failed(error))),
+                }
+            },
+            |slice_over| {
+                let holder = state.borrow().0;
+                self.port.check(holder, slice_over).unwrap_or_else(|error| {
+                    state.borrow_mut().1 = Some(error);
+                    true
+                })
+            },
+        );
+        taken.unwrap_or(Err(RecvError::Timeout))
+    }
+}
+
+impl<T: ?Sized> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.release_forgotten();
+    }
+}
+
+impl<T: ?Sized> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Receiver { port: self.port.duplicate(), loan: None, searched: Cell::new(None) }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receiver").field(self.queue()).finish()
+    }
+}
+
+impl<T: Pod> Receiver<T> {
+    #[inline(always)]
+    fn get(&self, taken: Taken<'static>) -> T {
+        // SAFETY: nobody writes to the payload before its release, and the
+        // ring's geometry sized and aligned it for the object's element, found
+        // to be `T` when the queue was opened; any bytes are a `T`.
+        let message = unsafe { taken.payload().cast::<T>().read() };
+        self.release(taken);
+        message
+    }
+
+    /// Receives without waiting. Copies the message once, out of its slot.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed` or `Failed`. A queue whose next message is still being
+    /// written counts as empty.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<T, RecvError> {
+        let taken = self.take_now()?;
+        Ok(self.get(taken))
+    }
+
+    /// Receives, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    #[inline]
+    pub fn recv(&mut self) -> Result<T, RecvError> {
+        let taken = self.take_by(None)?;
+        Ok(self.get(taken))
+    }
+
+    /// Receives, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        let taken = self.take_by(deadline(timeout))?;
+        Ok(self.get(taken))
+    }
+
+    /// Receives, waiting until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv_timeout`].
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<T, RecvError> {
+        let taken = self.take_by(Some(at))?;
+        Ok(self.get(taken))
+    }
+
+    /// Waits for a message, then appends it and what else is there to `to`, up
+    /// to `max` messages; returns how many. Wakes senders once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv`], if not even one came. With `max` zero it returns
+    /// at once.
+    pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        let first = self.take_by(None)?;
+        to.push(self.get(first));
+        let mut count = 1;
+        let me = self.port.me()?;
+        while count < max {
+            // An error will be found again by the next call.
+            let Ok(taken) = self.take_once(me) else { break };
+            // SAFETY: as in `get`.
+            to.push(unsafe { taken.payload().cast::<T>().read() });
+            self.port.queue.core.ring.release(taken);
+            count += 1;
+        }
+        self.port.queue.core.writable.notify();
+        Ok(count)
+    }
+
+    fn guard(&mut self, taken: Taken<'static>) -> Message<'_, T> {
+        let payload = taken.payload().cast::<T>().as_ptr().cast_const();
+        let redelivered = taken.redelivered();
+        self.loan = Some(taken);
+        Message { receiver: self, payload, redelivered }
+    }
+
+    /// Receives in place, waiting for as long as it takes: the guard lends the
+    /// message where it lies, and releases its slot when dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn take(&mut self) -> Result<Message<'_, T>, RecvError> {
+        let taken = self.take_by(None)?;
+        Ok(self.guard(taken))
+    }
+
+    /// Receives in place, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed` or `Failed`.
+    pub fn try_take(&mut self) -> Result<Message<'_, T>, RecvError> {
+        let taken = self.take_now()?;
+        Ok(self.guard(taken))
+    }
+
+    /// Receives in place, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn take_timeout(&mut self, timeout: Duration) -> Result<Message<'_, T>, RecvError> {
+        let taken = self.take_by(deadline(timeout))?;
+        Ok(self.guard(taken))
+    }
+}
+
+/// A received message, lent in place. Dropping it releases its slot.
+///
+/// If its process is killed meanwhile, the message is lost and counted, or
+/// delivered again, as the queue's [`Delivery`] says.
+pub struct Message<'a, T: ?Sized> {
+    receiver: &'a mut Receiver<T>,
+    payload: *const T,
+    redelivered: bool,
+}
+
+impl<T: ?Sized> Message<'_, T> {
+    /// Whether an earlier receiver died holding this message.
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+}
+
+impl<T: ?Sized> Deref for Message<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the slot is held for reading until this guard drops, so
+        // nobody writes there; sized and aligned as in `Receiver::get`, or
+        // checked against `max_len` for bytes.
+        unsafe { &*self.payload }
+    }
+}
+
+impl<T: ?Sized> Drop for Message<'_, T> {
+    fn drop(&mut self) {
+        self.receiver.release_forgotten();
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Message<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Message").field(&&**self).finish()
+    }
+}
+
+impl Receiver<[u8]> {
+    /// The message's bytes; a length that no sender writes is corrupt, and its
+    /// slot is released.
+    fn bytes(&self, taken: Taken<'static>) -> Result<(Taken<'static>, *const [u8]), RecvError> {
+        // SAFETY: the payload starts with the length, aligned for a u64.
+        let len = unsafe { taken.payload().cast::<u64>().read_volatile() };
+        let max = self.port.queue.core.max_len;
+        match usize::try_from(len) {
+            Ok(len) if len <= max => {
+                // SAFETY: the payload has `PREFIX + max_len` bytes.
+                let start = unsafe { taken.payload().add(PREFIX) }.as_ptr();
+                Ok((taken, core::ptr::slice_from_raw_parts(start, len)))
+            }
+            _ => {
+                self.release(taken);
+                Err(RecvError::Failed(Error::Corrupt { what: "length of a message:", at: len }))
+            }
+        }
+    }
+
+    fn copy_out(&self, taken: Taken<'static>) -> Result<Vec<u8>, RecvError> {
+        let (taken, bytes) = self.bytes(taken)?;
+        // SAFETY: held for reading until the release below; `bytes` checked the
+        // length.
+        let copy = unsafe { &*bytes }.to_vec();
+        self.release(taken);
+        Ok(copy)
+    }
+
+    fn guard_bytes(&mut self, taken: Taken<'static>) -> Result<Message<'_, [u8]>, RecvError> {
+        let redelivered = taken.redelivered();
+        let (taken, payload) = self.bytes(taken)?;
+        self.loan = Some(taken);
+        Ok(Message { receiver: self, payload, redelivered })
+    }
+
+    /// Receives a copy without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed` or `Failed`.
+    pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        let taken = self.take_now()?;
+        self.copy_out(taken)
+    }
+
+    /// Receives a copy, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        let taken = self.take_by(None)?;
+        self.copy_out(taken)
+    }
+
+    /// Receives a copy, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Vec<u8>, RecvError> {
+        let taken = self.take_by(deadline(timeout))?;
+        self.copy_out(taken)
+    }
+
+    /// Receives a copy, waiting until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv_timeout`].
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<Vec<u8>, RecvError> {
+        let taken = self.take_by(Some(at))?;
+        self.copy_out(taken)
+    }
+
+    /// Waits for a message, then appends copies of it and of what else is there
+    /// to `to`, up to `max` messages; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv`], if not even one came.
+    pub fn recv_many(&mut self, to: &mut Vec<Vec<u8>>, max: usize) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        to.push(self.recv()?);
+        let mut count = 1;
+        let me = self.port.me()?;
+        while count < max {
+            let Ok(taken) = self.take_once(me) else { break };
+            to.push(self.copy_out(taken)?);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Receives in place, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
+        let taken = self.take_by(None)?;
+        self.guard_bytes(taken)
+    }
+
+    /// Receives in place, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed` or `Failed`.
+    pub fn try_take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
+        let taken = self.take_now()?;
+        self.guard_bytes(taken)
+    }
+
+    /// Receives in place, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn take_timeout(&mut self, timeout: Duration) -> Result<Message<'_, [u8]>, RecvError> {
+        let taken = self.take_by(deadline(timeout))?;
+        self.guard_bytes(taken)
+    }
+}

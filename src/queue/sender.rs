@@ -1,0 +1,526 @@
+//! The sending side of a queue.
+
+use super::{PREFIX, Port, Queue, Refusal, deadline};
+use crate::error::{Error, Result, SendError};
+use crate::ring::Owner;
+use crate::ring::mpmc::{Claim, NoClaim};
+use crate::wait::Look;
+use crate::word::roster::Role;
+use bytemuck::Pod;
+use core::cell::RefCell;
+use core::ops::{Deref, DerefMut};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Sends into a [`Queue`]. Clone it for each thread.
+pub struct Sender<T: ?Sized> {
+    port: Port<T>,
+    /// The slot behind a live [`Slot`]. One that is still here when the sender
+    /// is used again was forgotten, and is given up then.
+    loan: Option<Claim<'static>>,
+}
+
+impl<T: ?Sized> Sender<T> {
+    pub(super) fn new(queue: &Queue<T>) -> Result<Sender<T>> {
+        Ok(Sender { port: Port::new(queue, Role::Sender)?, loan: None })
+    }
+
+    /// The queue that it sends into.
+    pub fn queue(&self) -> &Queue<T> {
+        &self.port.queue
+    }
+
+    fn claim_once(&self, me: Owner) -> Result<Claim<'static>, Refusal> {
+        let core = &self.port.queue.core;
+        if core.roster.is_closed() {
+            return Err(Refusal::Over);
+        }
+        match core.ring.try_claim(me) {
+            Ok(claim) if core.roster.is_closed_after_claim() => {
+                core.ring.abandon(claim);
+                core.readable.notify();
+                Err(Refusal::Over)
+            }
+            Ok(claim) => Ok(claim),
+            Err(NoClaim::Full(holder)) => Err(Refusal::NotNow(holder)),
+            Err(NoClaim::Corrupt(error)) => Err(Refusal::Failed(error)),
+        }
+    }
+
+    fn give_up_forgotten(&mut self) {
+        if let Some(claim) = self.loan.take() {
+            self.abandon(claim);
+        }
+    }
+
+    fn abandon(&self, claim: Claim<'static>) {
+        // After a fork the claim is the parent's.
+        if self.port.identity.is_current() {
+            let core = &self.port.queue.core;
+            core.ring.abandon(claim);
+            core.readable.notify();
+        }
+    }
+
+    #[inline(always)]
+    fn commit(&self, claim: Claim<'static>) {
+        let core = &self.port.queue.core;
+        core.ring.commit(claim);
+        core.readable.notify();
+    }
+
+    #[inline(always)]
+    fn claim_now(&mut self) -> Result<Claim<'static>, SendError<()>> {
+        if self.loan.is_some() {
+            self.give_up_forgotten();
+        }
+        let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
+        match self.claim_once(me) {
+            Ok(claim) => Ok(claim),
+            Err(Refusal::NotNow(holder)) => match self.port.missed(holder) {
+                Ok(()) => Err(SendError::Full(())),
+                Err(error) => Err(SendError::Failed((), error)),
+            },
+            Err(Refusal::Over) => Err(SendError::Closed(())),
+            Err(Refusal::Failed(error)) => Err(SendError::Failed((), error)),
+        }
+    }
+
+    #[inline]
+    fn claim_by(&mut self, deadline: Option<Instant>) -> Result<Claim<'static>, SendError<()>> {
+        match self.claim_now() {
+            Err(SendError::Full(())) => self.claim_waiting(deadline),
+            other => other,
+        }
+    }
+
+    #[cold]
+    fn claim_waiting(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Claim<'static>, SendError<()>> {
+        let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
+        // Who stands in the way; or why there is no use in waiting.
+        let state = RefCell::new((None, None));
+        let claimed = self.port.queue.core.writable.until(
+            deadline,
+            || {
+                if let Some(error) = state.borrow_mut().1.take() {
+                    return Look::Ready(Err(SendError::Failed((), error)));
+                }
+                match self.claim_once(me) {
+                    Ok(claim) => Look::Ready(Ok(claim)),
+                    Err(Refusal::NotNow(holder)) => {
+                        state.borrow_mut().0 = holder;
+                        Look::NotYet
+                    }
+                    Err(Refusal::Over) => Look::Ready(Err(SendError::Closed(()))),
+                    Err(Refusal::Failed(error)) => Look::Ready(Err(SendError::Failed((), error))),
+                }
+            },
+            |slice_over| {
+                let holder = state.borrow().0;
+                self.port.check(holder, slice_over).unwrap_or_else(|error| {
+                    state.borrow_mut().1 = Some(error);
+                    true
+                })
+            },
+        );
+        claimed.unwrap_or(Err(SendError::Timeout(())))
+    }
+}
+
+impl<T: ?Sized> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.give_up_forgotten();
+    }
+}
+
+impl<T: ?Sized> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender { port: self.port.duplicate(), loan: None }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(self.queue()).finish()
+    }
+}
+
+impl<T: Pod> Sender<T> {
+    #[inline(always)]
+    fn put(&self, claim: Claim<'static>, message: T) {
+        // SAFETY: the claim gives this thread alone the payload, which the
+        // ring's geometry sized and aligned for the object's element, found to
+        // be `T` when the queue was opened.
+        unsafe { claim.payload().cast::<T>().write(message) };
+        self.commit(claim);
+    }
+
+    /// Sends without waiting. Copies the message once, into its slot.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` or `Failed`, with the message.
+    #[inline]
+    pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
+        match self.claim_now() {
+            Ok(claim) => {
+                self.put(claim, message);
+                Ok(())
+            }
+            Err(error) => Err(error.map(|()| message)),
+        }
+    }
+
+    /// Sends, waiting for a free slot for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the message.
+    #[inline]
+    pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
+        self.send_by(message, None)
+    }
+
+    /// Sends, waiting for a free slot for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`, with the message.
+    pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.send_by(message, deadline(timeout))
+    }
+
+    /// Sends, waiting for a free slot until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send_timeout`].
+    pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
+        self.send_by(message, Some(at))
+    }
+
+    #[inline]
+    fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
+        match self.claim_by(deadline) {
+            Ok(claim) => {
+                self.put(claim, message);
+                Ok(())
+            }
+            Err(error) => Err(error.map(|()| message)),
+        }
+    }
+
+    /// Sends all messages in order, waiting as [`Sender::send`] does; wakes
+    /// receivers once at the end and before each wait. Other senders' messages
+    /// may come between.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the number of messages that were sent.
+    pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
+        for (sent, message) in messages.iter().enumerate() {
+            let claim = match self.claim_now() {
+                Err(SendError::Full(())) => {
+                    self.port.queue.core.readable.notify();
+                    self.claim_waiting(None)
+                }
+                other => other,
+            };
+            match claim {
+                Ok(claim) => {
+                    // SAFETY: as in `put`.
+                    unsafe { claim.payload().cast::<T>().write(*message) };
+                    self.port.queue.core.ring.commit(claim);
+                }
+                Err(error) => {
+                    self.port.queue.core.readable.notify();
+                    return Err(error.map(|()| sent));
+                }
+            }
+        }
+        self.port.queue.core.readable.notify();
+        Ok(())
+    }
+
+    /// Claims the next slot, to be written in place, waiting for one as long as
+    /// it takes. Receivers get no further than this slot until it is committed
+    /// or dropped, so prepare the message before.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
+        let claim = self.claim_by(None)?;
+        Ok(Slot::new(self, claim))
+    }
+
+    /// Claims the next slot without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` or `Failed`.
+    pub fn try_claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
+        let claim = self.claim_now()?;
+        Ok(Slot::new(self, claim))
+    }
+
+    /// Claims the next slot, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn claim_timeout(&mut self, timeout: Duration) -> Result<Slot<'_, T>, SendError<()>> {
+        let claim = self.claim_by(deadline(timeout))?;
+        Ok(Slot::new(self, claim))
+    }
+}
+
+/// A claimed slot: write the message in place, then [`commit`](Slot::commit).
+/// Dropping it instead gives the slot up; receivers skip it.
+///
+/// Until it is written it holds the bytes of an earlier message.
+#[must_use = "dropping a slot gives it up"]
+pub struct Slot<'a, T: Pod> {
+    sender: &'a mut Sender<T>,
+    payload: *mut T,
+}
+
+impl<'a, T: Pod> Slot<'a, T> {
+    fn new(sender: &'a mut Sender<T>, claim: Claim<'static>) -> Self {
+        let payload = claim.payload().cast().as_ptr();
+        sender.loan = Some(claim);
+        Slot { sender, payload }
+    }
+
+    /// Writes the whole message.
+    #[inline]
+    pub fn write(&mut self, message: T) {
+        **self = message;
+    }
+
+    /// Publishes the message. In a forked child, where the slot is the
+    /// parent's, this does nothing.
+    #[inline]
+    pub fn commit(self) {
+        if let Some(claim) = self.sender.loan.take()
+            && self.sender.port.identity.is_current()
+        {
+            self.sender.commit(claim);
+        }
+    }
+}
+
+impl<T: Pod> Deref for Slot<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as in `Sender::put`; any bytes are a `T`, for it is Pod.
+        unsafe { &*self.payload }
+    }
+}
+
+impl<T: Pod> DerefMut for Slot<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the claim is exclusive.
+        unsafe { &mut *self.payload }
+    }
+}
+
+impl<T: Pod> Drop for Slot<'_, T> {
+    fn drop(&mut self) {
+        self.sender.give_up_forgotten();
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for Slot<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Slot").field(&**self).finish()
+    }
+}
+
+impl Sender<[u8]> {
+    fn fits(&self, len: usize) -> Result<(), SendError<()>> {
+        let max = self.port.queue.core.max_len;
+        if len <= max { Ok(()) } else { Err(SendError::Failed((), Error::TooLarge { len, max })) }
+    }
+
+    /// Writes the length, and publishes.
+    #[inline]
+    fn seal(&self, claim: Claim<'static>, len: usize) {
+        // SAFETY: the payload starts with `PREFIX` bytes for the length,
+        // aligned for a u64, and is this claim's alone.
+        unsafe { claim.payload().cast::<u64>().write(len as u64) };
+        self.commit(claim);
+    }
+
+    #[inline]
+    fn put_bytes(&self, claim: Claim<'static>, message: &[u8]) {
+        // SAFETY: the payload has `PREFIX + max_len` bytes, `fits` found the
+        // message no longer than `max_len`, and the claim is exclusive.
+        unsafe {
+            let to = claim.payload().add(PREFIX).as_ptr();
+            to.copy_from_nonoverlapping(message.as_ptr(), message.len());
+        }
+        self.seal(claim, message.len());
+    }
+
+    /// Sends without waiting. Copies the message once, into its slot.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed`, or `Failed`, which includes [`Error::TooLarge`].
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.fits(message.len())?;
+        let claim = self.claim_now()?;
+        self.put_bytes(claim, message);
+        Ok(())
+    }
+
+    /// Sends, waiting for a free slot for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, or `Failed`, which includes [`Error::TooLarge`].
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.send_by(message, None)
+    }
+
+    /// Sends, waiting for a free slot for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed`, or `Failed`, which includes [`Error::TooLarge`].
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError<()>> {
+        self.send_by(message, deadline(timeout))
+    }
+
+    /// Sends, waiting for a free slot until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send_timeout`].
+    pub fn send_deadline(&mut self, message: &[u8], at: Instant) -> Result<(), SendError<()>> {
+        self.send_by(message, Some(at))
+    }
+
+    fn send_by(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError<()>> {
+        self.fits(message.len())?;
+        let claim = self.claim_by(deadline)?;
+        self.put_bytes(claim, message);
+        Ok(())
+    }
+
+    /// Sends all messages in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`], with the number of messages that were sent.
+    pub fn send_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<(), SendError<usize>> {
+        for (sent, message) in messages.iter().enumerate() {
+            self.send(message.as_ref()).map_err(|e| e.map(|()| sent))?;
+        }
+        Ok(())
+    }
+
+    /// Claims the next slot, to be written in place, waiting for one as long as
+    /// it takes. Receivers get no further than this slot until it is committed
+    /// or dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
+        let claim = self.claim_by(None)?;
+        Ok(BytesSlot::new(self, claim))
+    }
+
+    /// Claims the next slot without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` or `Failed`.
+    pub fn try_claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
+        let claim = self.claim_now()?;
+        Ok(BytesSlot::new(self, claim))
+    }
+
+    /// Claims the next slot, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn claim_timeout(&mut self, timeout: Duration) -> Result<BytesSlot<'_>, SendError<()>> {
+        let claim = self.claim_by(deadline(timeout))?;
+        Ok(BytesSlot::new(self, claim))
+    }
+}
+
+/// A claimed slot of a byte queue: `max_len` bytes to write in place. Dropping
+/// it instead of committing gives the slot up; receivers skip it.
+#[must_use = "dropping a slot gives it up"]
+pub struct BytesSlot<'a> {
+    sender: &'a mut Sender<[u8]>,
+    payload: *mut u8,
+}
+
+impl<'a> BytesSlot<'a> {
+    fn new(sender: &'a mut Sender<[u8]>, claim: Claim<'static>) -> Self {
+        // SAFETY: the payload has `PREFIX + max_len` bytes.
+        let payload = unsafe { claim.payload().add(PREFIX) }.as_ptr();
+        sender.loan = Some(claim);
+        BytesSlot { sender, payload }
+    }
+
+    /// Publishes the first `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] for a `len` above the queue's longest message; the
+    /// slot is given up.
+    pub fn commit(self, len: usize) -> Result<()> {
+        let max = self.len();
+        if len > max {
+            return Err(Error::TooLarge { len, max });
+        }
+        if let Some(claim) = self.sender.loan.take()
+            && self.sender.port.identity.is_current()
+        {
+            self.sender.seal(claim, len);
+        }
+        Ok(())
+    }
+}
+
+impl Deref for BytesSlot<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let max = self.sender.port.queue.core.max_len;
+        // SAFETY: `max_len` initialised bytes (whatever they are), held
+        // exclusively by the claim.
+        unsafe { core::slice::from_raw_parts(self.payload, max) }
+    }
+}
+
+impl DerefMut for BytesSlot<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let max = self.sender.port.queue.core.max_len;
+        // SAFETY: as in `deref`.
+        unsafe { core::slice::from_raw_parts_mut(self.payload, max) }
+    }
+}
+
+impl Drop for BytesSlot<'_> {
+    fn drop(&mut self) {
+        self.sender.give_up_forgotten();
+    }
+}
+
+impl fmt::Debug for BytesSlot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BytesSlot").field("max_len", &self.len()).finish_non_exhaustive()
+    }
+}

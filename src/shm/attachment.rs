@@ -1,0 +1,543 @@
+//! Who is attached, who is alive, and what is done about the dead.
+//!
+//! An attachment takes a free entry of the participants' table and holds the
+//! *lease* of that entry: a byte lock that the kernel frees when the process is
+//! gone, and not before. Everything that a process holds in a segment (a slot,
+//! a lock, an end of a pipe, a role) is a word that names its entry. So:
+//!
+//! - *alive* means that the lease is locked; no clock decides;
+//! - *recovery* of a dead owner takes its lease first, so that the entry can't
+//!   be given out and no other recoverer interferes, repairs each word that
+//!   names it, frees the entry, wakes everybody, and gives the lease back;
+//! - each of those steps may be repeated, so a recoverer that is killed leaves
+//!   nothing but the same work for the next one;
+//! - whoever finds a free lease on an entry in use while joining recovers it
+//!   before taking it.
+//!
+//! *The last one out* unlinks without any lock that a stopped process could
+//! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
+//! other leases, and if there are none turns the mark into DOOMED and removes
+//! the name. A joiner, who takes its lease before it looks at `retire`, erases
+//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
+//! leavers the last to write its mark decides, and by then all have given
+//! their leases back.
+
+use super::file::{self, File};
+use super::layout::{
+    LABEL, LOCK_BASE, MAX_PARTICIPANTS, MUTABLE_OFFSET, Mutable, Participant, lease_byte,
+    participants_offset,
+};
+use super::map::Map;
+use crate::error::{Error, Result};
+use crate::memory::Region;
+use crate::os::{self, LeaseFile, Probe};
+use crate::ring::Owner;
+use crate::shm::catalog::Object;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// What becomes of a segment's name when its users go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Unlink {
+    /// The last process to detach removes it. The default: nothing is left
+    /// behind, but by processes that were all killed.
+    #[default]
+    LastOut = 0,
+    /// The handle that created it removes it when dropped; processes that are
+    /// attached by then go on with the nameless segment.
+    Creator = 1,
+    /// It stays until [`Segment::unlink`](crate::Segment::unlink).
+    Persist = 2,
+}
+
+impl Unlink {
+    pub(crate) fn from_raw(raw: u32) -> Option<Unlink> {
+        [Unlink::LastOut, Unlink::Creator, Unlink::Persist]
+            .into_iter()
+            .find(|unlink| *unlink as u32 == raw)
+    }
+}
+
+/// Repairs what `dead` held in the segment's objects, and wakes whoever waits
+/// there.
+pub(crate) type Sweep = fn(&Attachment, Owner);
+
+/// A process, as the table describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParticipantInfo {
+    /// Number of its entry, from 1: the owner in words.
+    pub id: u16,
+    /// Process, in its own PID namespace.
+    pub pid: u32,
+    /// Label that it chose, or its command's name.
+    pub label: String,
+    /// Whether it still holds its lease.
+    pub alive: bool,
+    /// Whether it is this attachment.
+    pub is_self: bool,
+    /// Start of the process in clock ticks since boot; 0 if unknown.
+    pub start_time: u64,
+    /// What it does, object by object, such as `"orders: sender"`.
+    pub roles: Vec<String>,
+}
+
+/// One process's hold on a segment. Handles share it; dropping the last one
+/// detaches.
+pub(crate) struct Attachment {
+    name: String,
+    map: Map,
+    len: usize,
+    participants: usize,
+    objects: Vec<Object>,
+    unlink: Unlink,
+    /// Whether sleepers run `membarrier`.
+    pub(crate) asymmetric: bool,
+    /// The process generation that created it, if this attachment did.
+    created: Option<u32>,
+    label: String,
+    sweep: Sweep,
+    /// The lease of this process: replaced in a forked child, where the one
+    /// from before is leaked, for it is the parent's.
+    lease: AtomicPtr<Lease>,
+    /// Where the next check of the living goes on.
+    checked: AtomicU64,
+    /// Objects of which this attachment may have but one handle, and has.
+    exclusive: Mutex<Vec<usize>>,
+}
+
+/// A number in the table and the right to it.
+struct Lease {
+    file: LeaseFile,
+    me: Owner,
+    /// Of the process that took it.
+    generation: u32,
+    /// Threads share the lease file, whose locks don't exclude them from one
+    /// another.
+    recovering: Mutex<()>,
+}
+
+/// What a handle keeps: a number, and the process it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) me: Owner,
+    generation: u32,
+}
+
+impl Identity {
+    /// Whether this is still the process that the number was given to.
+    #[inline(always)]
+    pub(crate) fn is_current(&self) -> bool {
+        self.generation == os::generation()
+    }
+}
+
+/// How an attachment is made.
+pub(crate) struct Manner {
+    pub(crate) sweep: Sweep,
+    pub(crate) asymmetric: bool,
+    pub(crate) created: bool,
+    pub(crate) label: Option<String>,
+}
+
+fn lock_error(source: std::io::Error) -> Error {
+    Error::Os { call: "fcntl(F_OFD_SETLK)", source }
+}
+
+impl Attachment {
+    /// Attaches to a validated segment. `None` if the segment is being
+    /// unlinked: open it again.
+    pub(crate) fn join(file: File, manner: Manner) -> Result<Option<Attachment>> {
+        let Some(unlink) = Unlink::from_raw(file.fixed.unlink) else {
+            return Err(Error::Corrupt { what: "unlink policy in the header, byte", at: 44 });
+        };
+        let attachment = Attachment {
+            name: file.name,
+            len: file.fixed.len as usize,
+            participants: file.fixed.participants as usize,
+            objects: file.objects,
+            map: file.map,
+            unlink,
+            asymmetric: manner.asymmetric,
+            created: manner.created.then(os::generation),
+            label: manner.label.unwrap_or_else(os::command_name),
+            sweep: manner.sweep,
+            lease: AtomicPtr::new(ptr::null_mut()),
+            checked: AtomicU64::new(0),
+            exclusive: Mutex::new(Vec::new()),
+        };
+        attachment.map.region(attachment.len)?;
+        let lease = attachment.take_lease(file.lease)?;
+        let still_named = lease.file.fd().ok().is_some_and(|fd| {
+            // A maker joins before the file has its name.
+            manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
+        });
+        // SeqCst here and in `retire`: either the leaver sees our lease, or we
+        // see its mark. (The locks' system calls order them in practice.)
+        let retire = &attachment.mutable().retire;
+        let mut mark = retire.load(Ordering::SeqCst);
+        while mark != 0 && mark != DOOMED {
+            match retire.compare_exchange(mark, 0, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => mark = 0,
+                Err(now) => mark = now,
+            }
+        }
+        if mark == DOOMED || !still_named {
+            // The leaver may have been killed before it got to this.
+            let _ = file::unlink_same(&attachment.name, &lease.file);
+            attachment.vacate(lease.me);
+            return Ok(None);
+        }
+        attachment.lease.store(Box::into_raw(Box::new(lease)), Ordering::Release);
+        Ok(Some(attachment))
+    }
+
+    /// Takes the first entry that nobody alive holds.
+    fn take_lease(&self, file: LeaseFile) -> Result<Lease> {
+        // Entries marked free first; then those of the dead.
+        for free_only in [true, false] {
+            for number in 1..=self.participants as u16 {
+                let Some(owner) = Owner::new(number) else { continue };
+                let entry = self.participant(owner);
+                if free_only && entry.state.load(Ordering::Relaxed) != 0 {
+                    continue;
+                }
+                if !file.try_lock(lease_byte(owner)).map_err(lock_error)? {
+                    continue;
+                }
+                // The lease is ours, so the entry stays as it is. Acquire: the
+                // last holder's clearing of the entry.
+                if entry.state.load(Ordering::Acquire) != 0 {
+                    (self.sweep)(self, owner);
+                }
+                self.fill(owner);
+                return Ok(Lease {
+                    file,
+                    me: owner,
+                    generation: os::generation(),
+                    recovering: Mutex::new(()),
+                });
+            }
+        }
+        Err(Error::ParticipantsFull { max: self.participants })
+    }
+
+    /// Describes this process in its entry. Marked as used first: nothing may
+    /// name the entry before.
+    fn fill(&self, owner: Owner) {
+        let entry = self.participant(owner);
+        let uses = entry.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        entry.state.store(uses.max(1), Ordering::Release);
+        entry.pid.store(os::pid(), Ordering::Relaxed);
+        entry.start_time.store(os::start_time(), Ordering::Relaxed);
+        let mut label = [0u8; LABEL];
+        let mut len = self.label.len().min(LABEL);
+        while !self.label.is_char_boundary(len) {
+            len -= 1;
+        }
+        label[..len].copy_from_slice(&self.label.as_bytes()[..len]);
+        for (word, bytes) in entry.label.iter().zip(label.chunks_exact(8)) {
+            word.store(u64::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
+        }
+        entry.label_len.store(len as u32, Ordering::Relaxed);
+    }
+
+    /// The name it was opened by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this process created it, through this attachment.
+    pub(crate) fn created(&self) -> bool {
+        self.created == Some(os::generation())
+    }
+
+    pub(crate) fn unlink_policy(&self) -> Unlink {
+        self.unlink
+    }
+
+    /// Length of the segment in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Size of the participants' table.
+    pub(crate) fn max_participants(&self) -> usize {
+        self.participants
+    }
+
+    pub(crate) fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The object of this name.
+    pub(crate) fn object(&self, name: &str) -> Result<&Object> {
+        self.objects.iter().find(|object| object.name == name).ok_or_else(|| {
+            Error::ObjectUnknown {
+                object: name.to_owned(),
+                known: self.objects.iter().map(|object| object.name.clone()).collect(),
+            }
+        })
+    }
+
+    /// The only object of a one-object segment.
+    pub(crate) fn only_object(&self) -> Result<&Object> {
+        match self.objects.as_slice() {
+            [only] => Ok(only),
+            _ => self.object(""),
+        }
+    }
+
+    fn whole(&self) -> Region<'_> {
+        // SAFETY: `join` checked that the mapping covers `len`.
+        unsafe {
+            match self.map.region(self.len) {
+                Ok(region) => region,
+                Err(_) => core::hint::unreachable_unchecked(),
+            }
+        }
+    }
+
+    /// The memory of one of this segment's objects.
+    ///
+    /// # Safety
+    ///
+    /// The result must not be used after the attachment is dropped.
+    pub(crate) unsafe fn region(&self, object: &Object) -> Result<Region<'static>> {
+        let outside = Error::Corrupt { what: "object outside the segment at", at: object.offset as u64 };
+        let part = self.whole().part(object.offset, object.len).ok_or(outside)?;
+        // SAFETY: inside the mapping, which lives as long as the attachment;
+        // the caller promises not to outlive that.
+        Ok(unsafe { Region::from_raw(part.base(), part.len()) })
+    }
+
+    fn mutable(&self) -> &Mutable {
+        // SAFETY: inside the mapping (`check_fixed`), aligned, initialised by
+        // the maker; atomics only.
+        unsafe { self.whole().at::<Mutable>(MUTABLE_OFFSET).as_ref() }
+    }
+
+    fn participant(&self, owner: Owner) -> &Participant {
+        let table = participants_offset(self.objects.len()).unwrap_or(0);
+        let index = (usize::from(owner.get()) - 1).min(self.participants - 1);
+        // SAFETY: `check_fixed` found room for `participants` entries between
+        // the catalog and the first object; aligned to 128; atomics only.
+        unsafe { self.whole().at(table + index * size_of::<Participant>()).as_ref() }
+    }
+
+    /// This process's number. In a forked child the first call attaches anew.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        let lease = self.lease()?;
+        Ok(Identity { me: lease.me, generation: lease.generation })
+    }
+
+    fn lease(&self) -> Result<&Lease> {
+        // Acquire: pairs with the Release that put the lease there.
+        let current = self.lease.load(Ordering::Acquire);
+        // SAFETY: set once in `join`, replaced only in a forked child, where
+        // the old one is leaked; freed in `drop`.
+        let lease = unsafe { &*current };
+        if lease.generation == os::generation() { Ok(lease) } else { self.lease_after_fork(lease) }
+    }
+
+    #[cold]
+    fn lease_after_fork(&self, parents: &Lease) -> Result<&Lease> {
+        // Threads of the child must not do this twice; a mutex made before the
+        // fork might be locked for ever by a thread that was not copied.
+        static RENEWING: AtomicU64 = AtomicU64::new(0);
+        let mine = u64::from(os::generation()) << 1 | 1;
+        loop {
+            let seen = RENEWING.load(Ordering::Relaxed);
+            if seen != mine
+                && RENEWING.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        let result = (|| {
+            let current = self.lease.load(Ordering::Acquire);
+            // SAFETY: as in `lease`.
+            let lease = unsafe { &*current };
+            if lease.generation == os::generation() {
+                return Ok(lease);
+            }
+            if self.asymmetric && !os::membarrier_register() {
+                return Err(Error::os("membarrier", rustix::io::Errno::NOSYS));
+            }
+            let fresh = self.take_lease(parents.file.after_fork())?;
+            let fresh = Box::into_raw(Box::new(fresh));
+            self.lease.store(fresh, Ordering::Release);
+            // SAFETY: just made, freed only in `drop`.
+            Ok(unsafe { &*fresh })
+        })();
+        RENEWING.store(0, Ordering::Release);
+        result
+    }
+
+    /// Whether `owner` still holds its lease. Unknown counts as alive.
+    pub(crate) fn is_alive(&self, owner: Owner) -> bool {
+        let Ok(lease) = self.lease() else { return true };
+        owner == lease.me
+            || !matches!(lease.file.probe(lease_byte(owner), 1), Ok(Probe::Free))
+    }
+
+    /// The pid in an owner's entry, as it named itself.
+    pub(crate) fn pid_of(&self, owner: Owner) -> u32 {
+        self.participant(owner).pid.load(Ordering::Relaxed)
+    }
+
+    /// Recovers `dead` unless it is alive or somebody else is at it; whether it
+    /// did.
+    pub(crate) fn recover(&self, dead: Owner) -> Result<bool> {
+        if usize::from(dead.get()) > self.participants {
+            return Err(Error::Corrupt { what: "owner outside the participants' table,", at: dead.get().into() });
+        }
+        let lease = self.lease()?;
+        if dead == lease.me {
+            return Ok(false);
+        }
+        let _threads = lease.recovering.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lease.file.try_lock(lease_byte(dead)).map_err(lock_error)? {
+            return Ok(false);
+        }
+        // From here on the number is ours: it can't be given out, and what its
+        // holder stored is all there will be.
+        let entry = self.participant(dead);
+        let found = entry.state.load(Ordering::Acquire) != 0;
+        if found {
+            (self.sweep)(self, dead);
+            self.vacate(dead);
+        }
+        lease.file.unlock(lease_byte(dead)).map_err(lock_error)?;
+        Ok(found)
+    }
+
+    /// Marks an entry free. Its lease must be held, and no word name it.
+    fn vacate(&self, owner: Owner) {
+        let entry = self.participant(owner);
+        entry.pid.store(0, Ordering::Relaxed);
+        entry.label_len.store(0, Ordering::Relaxed);
+        // Release: whoever is given the entry next sees all of the above.
+        entry.state.store(0, Ordering::Release);
+    }
+
+    /// Looks for dead participants and recovers them, at most `limit` entries
+    /// in use per call; successive calls go round the table. Returns how many
+    /// were recovered.
+    pub(crate) fn recover_dead(&self, limit: usize) -> Result<usize> {
+        let mut recovered = 0;
+        let mut looked_at = 0;
+        for _ in 0..self.participants {
+            let turn = self.checked.fetch_add(1, Ordering::Relaxed);
+            let number = (turn % self.participants as u64) as u16 + 1;
+            let Some(owner) = Owner::new(number) else { continue };
+            if self.participant(owner).state.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            if !self.is_alive(owner) && self.recover(owner)? {
+                recovered += 1;
+            }
+            looked_at += 1;
+            if looked_at >= limit {
+                break;
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// Everybody in the table.
+    pub(crate) fn participants(&self) -> Result<Vec<ParticipantInfo>> {
+        let me = self.lease()?.me;
+        let mut list = Vec::new();
+        for owner in (1..=self.participants as u16).filter_map(Owner::new) {
+            let entry = self.participant(owner);
+            if entry.state.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let bytes: Vec<u8> =
+                entry.label.iter().flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes()).collect();
+            let len = (entry.label_len.load(Ordering::Relaxed) as usize).min(LABEL);
+            list.push(ParticipantInfo {
+                id: owner.get(),
+                pid: entry.pid.load(Ordering::Relaxed),
+                label: String::from_utf8_lossy(&bytes[..len]).into_owned(),
+                alive: self.is_alive(owner),
+                is_self: owner == me,
+                start_time: entry.start_time.load(Ordering::Relaxed),
+                roles: Vec::new(),
+            });
+        }
+        Ok(list)
+    }
+
+    /// Claims the one handle that this attachment may have of an object;
+    /// whether it was free.
+    pub(crate) fn take_exclusive(&self, object: usize) -> bool {
+        let mut taken = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = !taken.contains(&object);
+        if free {
+            taken.push(object);
+        }
+        free
+    }
+
+    /// Gives it back.
+    pub(crate) fn give_exclusive(&self, object: usize) {
+        let mut taken = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|held| *held != object);
+    }
+
+    /// Removes the name if nobody holds a lease any more.
+    fn retire(&self, lease: &Lease) {
+        let retire = &self.mutable().retire;
+        let mark = u64::from(lease.me.get()) << 32 | u64::from(os::random() as u32 | 1);
+        let seen = retire.load(Ordering::SeqCst);
+        if seen == DOOMED
+            || retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            // Another leaver wrote its mark after our lease was free, or a
+            // joiner is in: theirs to do.
+            return;
+        }
+        let alone = lease.file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
+        let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
+        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+        if done.is_ok() && next == DOOMED {
+            let _ = file::unlink_same(&self.name, &lease.file);
+        }
+    }
+}
+
+/// In `retire`: the name is as good as removed.
+const DOOMED: u64 = u64::MAX;
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let lease = *self.lease.get_mut();
+        if lease.is_null() {
+            return;
+        }
+        // SAFETY: from `Box::into_raw` in `join` or `lease_after_fork`; dropped
+        // nowhere else. The parent's lease in a child that never used its own
+        // is freed here too, which closes the child's descriptor and touches
+        // nothing of the parent's.
+        let lease = unsafe { Box::from_raw(lease) };
+        if lease.generation != os::generation() {
+            return;
+        }
+        // Every handle is gone, and each has given back what it held.
+        if self.unlink == Unlink::Creator && self.created() {
+            let _ = file::unlink_same(&self.name, &lease.file);
+        }
+        self.vacate(lease.me);
+        if self.unlink == Unlink::LastOut
+            && lease.file.unlock(lease_byte(lease.me)).is_ok()
+        {
+            self.retire(&lease);
+        }
+    }
+}

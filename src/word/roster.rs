@@ -1,0 +1,233 @@
+//! Who uses an object in which role, and whether that is over.
+//!
+//! Each participant has one word, `receivers:32 | senders:32`, the number of
+//! handles it has in each role. Only its own process adds to it, and only its
+//! own process or its recoverer takes from it, so a kill can't skew anything:
+//! what is left is a word that names a dead participant.
+//!
+//! *Over* is derived: a role is gone when its word is zero for everybody, and
+//! once was not. Looking at every word each time would be slow, so whoever
+//! leaves (or recovers) last sets a flag, and whoever reads the flag looks at
+//! the words before it believes it: the flag may be stale either way for a
+//! moment, but a flag that stays down means that somebody still has to leave.
+//!
+//! *Closed by hand* is a flag of its own. A sender claims, and then looks at
+//! the flag; a receiver that found nothing reads the flag, and then looks
+//! again. Between the two lie barriers, so not both can miss the other, and no
+//! message is accepted after a receiver was told that there are no more.
+//!
+//! | edge | release | acquire | makes visible |
+//! |------|---------|---------|---------------|
+//! | L    | `leave`, `expel`: the words | `is_gone` | what the leaver published |
+//! | C    | claim, light barrier, `is_closed` | `close`, heavy barrier, look again | the claim, or the flag |
+
+use crate::error::Error;
+use crate::memory::{LINE, Region, round_up};
+use crate::ring::Owner;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, light_barrier};
+use core::ptr::NonNull;
+use crossbeam_utils::CachePadded;
+
+/// What a handle is to its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Sender,
+    Receiver,
+}
+
+impl Role {
+    const ALL: [Role; 2] = [Role::Sender, Role::Receiver];
+
+    const fn one(self) -> u64 {
+        match self {
+            Role::Sender => 1,
+            Role::Receiver => 1 << 32,
+        }
+    }
+
+    const fn count(self, word: u64) -> u32 {
+        match self {
+            Role::Sender => word as u32,
+            Role::Receiver => (word >> 32) as u32,
+        }
+    }
+
+    /// Set when nobody has the role any more.
+    const fn gone(self) -> u32 {
+        match self {
+            Role::Sender => 1 << 1,
+            Role::Receiver => 1 << 2,
+        }
+    }
+
+    /// Set for good when somebody takes the role for the first time.
+    const fn ever(self) -> u32 {
+        self.gone() << 2
+    }
+}
+
+/// In `flags`: closed by hand, for good.
+const CLOSED: u32 = 1;
+
+/// The line before the words.
+#[repr(C)]
+struct Header {
+    flags: CachePadded<AtomicU32>,
+}
+
+const WORDS: usize = match round_up(size_of::<Header>(), LINE) {
+    Some(offset) => offset,
+    None => unreachable!(),
+};
+
+/// Bytes for this many participants.
+pub(crate) fn len(participants: usize) -> Option<usize> {
+    let words = participants.checked_mul(size_of::<AtomicU64>())?;
+    round_up(words.checked_add(WORDS)?, LINE)
+}
+
+/// A view of a roster.
+#[derive(Clone, Copy)]
+pub(crate) struct Roster<'a> {
+    header: &'a Header,
+    words: NonNull<AtomicU64>,
+    participants: usize,
+    asymmetric: bool,
+}
+
+// SAFETY: atomics only.
+unsafe impl Send for Roster<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Roster<'_> {}
+
+impl<'a> Roster<'a> {
+    /// Writes an empty roster.
+    ///
+    /// # Safety
+    ///
+    /// The region must have `len(participants)` bytes, aligned to [`LINE`],
+    /// that nobody else uses during the call.
+    pub(crate) unsafe fn init(region: Region<'a>, participants: usize) {
+        let header = Header { flags: CachePadded::new(AtomicU32::new(0)) };
+        // SAFETY: inside the region by the caller's promise, as are the words.
+        unsafe { region.at::<Header>(0).write(header) };
+        for i in 0..participants {
+            let at = WORDS + i * size_of::<AtomicU64>();
+            // SAFETY: as above.
+            unsafe { region.at::<AtomicU64>(at).write(AtomicU64::new(0)) };
+        }
+    }
+
+    /// A view of what `init` wrote.
+    ///
+    /// # Safety
+    ///
+    /// The region must hold such a roster of as many participants.
+    pub(crate) unsafe fn attach(region: Region<'a>, participants: usize, asymmetric: bool) -> Self {
+        Roster {
+            // SAFETY: initialised and in bounds by the caller's promise.
+            header: unsafe { region.at::<Header>(0).as_ref() },
+            // SAFETY: as above.
+            words: unsafe { region.at(WORDS) },
+            participants,
+            asymmetric,
+        }
+    }
+
+    fn word(&self, index: usize) -> &'a AtomicU64 {
+        debug_assert!(index < self.participants);
+        // SAFETY: callers pass an index below `participants`, for which
+        // `attach` was promised room.
+        unsafe { self.words.add(index).as_ref() }
+    }
+
+    fn word_of(&self, owner: Owner) -> Result<&'a AtomicU64, Error> {
+        let index = usize::from(owner.get()) - 1;
+        if index < self.participants {
+            return Ok(self.word(index));
+        }
+        Err(Error::Corrupt { what: "participant outside the roster,", at: owner.get().into() })
+    }
+
+    /// Adds a handle of `me`.
+    pub(crate) fn enter(&self, me: Owner, role: Role) -> Result<(), Error> {
+        let word = self.word_of(me)?;
+        self.header.flags.fetch_or(role.ever(), Ordering::Relaxed);
+        word.fetch_add(role.one(), Ordering::Relaxed);
+        // Whoever settles after this finds the word up, or its flag is cleared
+        // here, or it is doubted by `is_gone`.
+        fence(Ordering::SeqCst);
+        self.header.flags.fetch_and(!role.gone(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes a handle of `me` away; whether the role is gone now (then wake
+    /// those who wait for it).
+    pub(crate) fn leave(&self, me: Owner, role: Role) -> bool {
+        let Ok(word) = self.word_of(me) else { return false };
+        // Edge L: Release pairs with the Acquire in `is_gone`.
+        word.fetch_sub(role.one(), Ordering::Release);
+        self.settle(role)
+    }
+
+    /// Takes a dead participant's handles away; whether a role is gone now.
+    pub(crate) fn expel(&self, dead: Owner) -> bool {
+        let Ok(word) = self.word_of(dead) else { return false };
+        // Edge L: Release pairs with the Acquire in `is_gone`.
+        word.swap(0, Ordering::Release);
+        // Also when the word was zero already: it may have died between leaving
+        // and settling.
+        let gone = Role::ALL.map(|role| self.settle(role));
+        gone[0] | gone[1]
+    }
+
+    /// Sets the flag of a role that nobody has any more.
+    fn settle(&self, role: Role) -> bool {
+        // Of two that leave at once, the later one sees both words down.
+        fence(Ordering::SeqCst);
+        let ever = self.header.flags.load(Ordering::Relaxed) & role.ever() != 0;
+        if !ever || self.count(role) != 0 {
+            return false;
+        }
+        self.header.flags.fetch_or(role.gone(), Ordering::Relaxed);
+        true
+    }
+
+    /// Handles in this role, over all participants.
+    pub(crate) fn count(&self, role: Role) -> usize {
+        (0..self.participants)
+            // Edge L: Acquire pairs with the Release in `leave` and `expel`.
+            .map(|i| role.count(self.word(i).load(Ordering::Acquire)) as usize)
+            .sum()
+    }
+
+    /// Handles of one participant in this role.
+    pub(crate) fn count_of(&self, owner: Owner, role: Role) -> usize {
+        self.word_of(owner).map_or(0, |w| role.count(w.load(Ordering::Relaxed)) as usize)
+    }
+
+    /// Whether there was somebody in this role, and nobody is left. What they
+    /// published is visible then.
+    pub(crate) fn is_gone(&self, role: Role) -> bool {
+        self.header.flags.load(Ordering::Relaxed) & role.gone() != 0 && self.count(role) == 0
+    }
+
+    /// Closes for good. Wake everybody afterwards.
+    pub(crate) fn close(&self) {
+        self.header.flags.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Whether it was closed by hand.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.header.flags.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// The same, for a sender that has just claimed: if it is not closed, every
+    /// receiver that finds it closed will find the claim too (edge C).
+    #[inline]
+    pub(crate) fn is_closed_after_claim(&self) -> bool {
+        light_barrier(self.asymmetric);
+        self.is_closed()
+    }
+}
