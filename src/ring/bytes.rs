@@ -1,0 +1,1323 @@
+//! The byte ring: one producer, one consumer, records of any length.
+//!
+//! ```text
+//! ┌──────┬──────┬───────────────────────────────────────────────┐
+//! │ tail │ head │ cells of 8 bytes                              │
+//! └──────┴──────┴───────────────────────────────────────────────┘
+//! record:  len: u32 | kind: u32 | payload, padded to whole cells
+//! ```
+//!
+//! A record is contiguous. One that would cross the end of the ring starts at
+//! its beginning instead, behind a WRAP record that fills the rest. Hence
+//! [`Geometry::max_record`]: what fits into an empty ring wherever its positions
+//! stand, about half of the ring. Longer messages go in pieces, whose kinds are
+//! defined here and whose assembly is the business of the layer above.
+//!
+//! `tail` counts cells ever published, `head` cells ever released. *Invariant*:
+//!
+//! ```text
+//! head <= tail <= head + capacity
+//! head..tail holds whole records, no WRAP is the last of them, none is at index 0
+//! ```
+//!
+//! Positions are pairs of lap and index (see [`crate::position`]) that count
+//! cells, so a capacity need not be a power of two, nothing divides, and the
+//! end of the position space is one more lap like any other: laps have at least
+//! 35 bits, wrap, and are compared by their signed difference. A plain count of
+//! bytes would jump at 2⁶⁴ in all other rings than those of a power of two.
+//!
+//! Both sides work on private copies and can batch: `commit` finishes a record,
+//! `publish` shows all the finished ones with one store; `advance` steps over a
+//! record, `release` gives all the passed ones back with one store. The other
+//! side's line is read only when what is known of it does not suffice.
+//!
+//! | edge | release | acquire | makes visible |
+//! |------|---------|---------|---------------|
+//! | P    | `publish`: `tail` | `refresh` of the consumer: `tail` | records to the consumer |
+//! | F    | `release`: `head` | `refresh` of the producer: `head` | that the bytes have been read |
+//!
+//! What the survivors see when an end dies:
+//!
+//! | it died | shared memory says | survivors |
+//! |---------|--------------------|-----------|
+//! | producer, before publish | `tail` as before | nothing: the successor writes over it |
+//! | producer, after publish | `tail` moved | every record of the batch |
+//! | consumer, before release | `head` as before | the successor gets the records again |
+//! | consumer, after release | `head` moved | nothing |
+//!
+//! The consumer distrusts every byte: each header is read once, and its copy is
+//! checked against what is published and against the end of the ring before
+//! anything follows from it. There is no loop: a record is found at once or
+//! behind one WRAP, and each takes at least one of the published cells.
+//!
+//! ```
+//! use slipring::{Heap, ring::bytes::{Geometry, Kind, Ring}};
+//!
+//! let geometry = Geometry::new(1024).unwrap();
+//! let heap = Heap::zeroed(geometry.len());
+//! // SAFETY: the block is ours alone, and has the ring's size and alignment.
+//! let ring = unsafe { Ring::init(heap.region(), geometry, 0) };
+//! // SAFETY: the only ends.
+//! let (mut tx, mut rx) = unsafe { (ring.producer()?, ring.consumer()?) };
+//!
+//! let grant = tx.reserve(100)?.expect("the ring is empty");
+//! // SAFETY: the grant is ours until it is published, and five bytes fit.
+//! unsafe { grant.ptr().copy_from_nonoverlapping((&b"hello"[0]).into(), 5) };
+//! tx.commit(Kind::Whole, 5);
+//! tx.publish();
+//!
+//! let record = rx.peek()?.expect("published above");
+//! // SAFETY: nobody writes there until it is released.
+//! let message = unsafe { std::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) };
+//! assert_eq!((record.kind(), message), (Kind::Whole, &b"hello"[..]));
+//! rx.advance();
+//! rx.release();
+//! # Ok::<(), slipring::Error>(())
+//! ```
+
+use crate::error::Error;
+use crate::memory::{LINE, Region, round_up};
+use crate::position::{Laps, Position};
+use crate::sync::{AtomicU64, Ordering, Witness};
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use crossbeam_utils::CachePadded;
+
+/// The unit of positions: size and alignment of a record's header.
+const CELL: usize = 8;
+
+/// Smallest ring, in bytes.
+pub const MIN_CAPACITY: usize = 64;
+/// Largest ring, in bytes: every length fits the header's 32 bits.
+pub const MAX_CAPACITY: usize = u32::MAX as usize - (CELL - 1);
+
+/// What a record is. No kind is zero, so that zeroed memory holds no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// A whole message.
+    Whole = 2,
+    /// The first piece of a message; its payload begins with the length of the
+    /// whole message, a `u64`.
+    First = 3,
+    /// A piece that is neither the first nor the last.
+    Middle = 4,
+    /// The last piece of a message.
+    Last = 5,
+}
+
+/// The kind of what fills the end of the ring.
+const WRAP: u32 = 1;
+
+impl Kind {
+    const fn from_raw(raw: u32) -> Option<Kind> {
+        match raw {
+            2 => Some(Kind::Whole),
+            3 => Some(Kind::First),
+            4 => Some(Kind::Middle),
+            5 => Some(Kind::Last),
+            _ => None,
+        }
+    }
+}
+
+/// The lines before the cells.
+#[repr(C)]
+struct Header {
+    /// First cell not published. Written by the producer alone.
+    tail: CachePadded<AtomicU64>,
+    /// First cell not released. Written by the consumer alone.
+    head: CachePadded<AtomicU64>,
+}
+
+/// The first cell of a record.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct RecordHeader {
+    len: u32,
+    kind: u32,
+}
+
+const _: () = assert!(size_of::<RecordHeader>() == CELL && align_of::<Header>() <= LINE);
+
+/// Cells of a record with this payload.
+#[inline(always)]
+const fn cells(len: usize) -> usize {
+    1 + len.div_ceil(CELL)
+}
+
+/// Where everything lies: a function of the capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    laps: Laps,
+    witnesses: usize,
+    data: usize,
+    len: usize,
+}
+
+impl Geometry {
+    /// The geometry of a ring of `capacity` bytes ([`MIN_CAPACITY`] to
+    /// [`MAX_CAPACITY`], rounded up to a multiple of 8), records' headers
+    /// included.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the capacity.
+    pub fn new(capacity: usize) -> Result<Geometry, &'static str> {
+        if !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity) {
+            return Err("capacity must be from 64 bytes to 8 less than 4 GiB");
+        }
+        let too_large = "the ring's size overflows";
+        let cells = capacity.div_ceil(CELL);
+        let laps = Laps::new(cells).ok_or(too_large)?;
+        let witnesses = size_of::<Header>();
+        let data = cells
+            .checked_mul(size_of::<Witness>())
+            .and_then(|len| len.checked_add(witnesses))
+            .and_then(|end| round_up(end, LINE))
+            .ok_or(too_large)?;
+        let len = (cells * CELL)
+            .checked_add(data)
+            .and_then(|len| round_up(len, LINE))
+            .filter(|&len| len <= isize::MAX as usize - LINE)
+            .ok_or(too_large)?;
+        Ok(Geometry { laps, witnesses, data, len })
+    }
+
+    /// Bytes that the ring takes, from a base aligned to [`LINE`].
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a ring has a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Bytes for records and their headers.
+    pub fn capacity(&self) -> usize {
+        self.laps.capacity() * CELL
+    }
+
+    /// Longest payload of one record: it always fits once the ring is empty.
+    pub fn max_record(&self) -> usize {
+        (self.max_cells() - 1) * CELL
+    }
+
+    /// With the positions at index `i`, a record of `r` cells needs
+    /// `r <= capacity - i`, or, behind a WRAP of `capacity - i`, `r <= i`. Half
+    /// of the capacity, rounded up, satisfies one of the two for each `i`.
+    #[inline(always)]
+    const fn max_cells(&self) -> usize {
+        self.laps.capacity().div_ceil(2)
+    }
+
+    /// Cells from `at` to the end of the ring.
+    #[inline(always)]
+    const fn to_end(&self, at: Position) -> usize {
+        self.laps.capacity() - self.laps.index(at)
+    }
+
+    fn fits(&self, region: Region<'_>) -> bool {
+        Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
+    }
+}
+
+/// What a header says, once it has been checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parsed {
+    /// Go on at index 0, where something is published.
+    Wrap,
+    /// A record, all of it published and contiguous.
+    Record { kind: Kind, len: usize, cells: usize },
+}
+
+/// The parser: judges a header that was found with `ready >= 1` published cells
+/// and `to_end >= 1` cells before the end of the ring of `capacity` cells.
+#[inline(always)]
+const fn parse(
+    header: RecordHeader,
+    ready: usize,
+    to_end: usize,
+    capacity: usize,
+) -> Result<Parsed, &'static str> {
+    let len = header.len as usize;
+    match Kind::from_raw(header.kind) {
+        Some(kind) => {
+            let cells = cells(len);
+            if cells > ready {
+                Err("record longer than what is published")
+            } else if cells > to_end {
+                Err("record across the end of the ring")
+            } else {
+                Ok(Parsed::Record { kind, len, cells })
+            }
+        }
+        None if header.kind != WRAP => Err("kind of the record"),
+        None if to_end == capacity => Err("wrap record at the start of the ring"),
+        None if len != (to_end - 1) * CELL => Err("length of the wrap record"),
+        None if ready <= to_end => Err("wrap record with nothing behind it"),
+        None => Ok(Parsed::Wrap),
+    }
+}
+
+/// The ring, laid over borrowed memory. Copies are views of one ring; its ends
+/// are [`Ring::producer`] and [`Ring::consumer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a> {
+    base: NonNull<u8>,
+    geometry: Geometry,
+    memory: PhantomData<&'a [AtomicU64]>,
+}
+
+// SAFETY: the shared words are atomics; cells are reached only through the two
+// ends, which their contracts make exclusive.
+unsafe impl Send for Ring<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Ring<'_> {}
+
+#[cold]
+fn bad_head() -> Error {
+    Error::Corrupt { what: "head of the byte ring", at: offset_of!(Header, head) as u64 }
+}
+
+#[cold]
+fn bad_record(what: &'static str, index: usize) -> Error {
+    Error::Corrupt { what, at: (index * CELL) as u64 }
+}
+
+#[cold]
+fn bad_tail() -> Error {
+    Error::Corrupt { what: "tail of the byte ring", at: offset_of!(Header, tail) as u64 }
+}
+
+impl<'a> Ring<'a> {
+    /// Writes an empty ring into the region, its next position being `start`
+    /// (a count of cells of 8 bytes; 0 but for tests of wraps).
+    ///
+    /// # Safety
+    ///
+    /// Nobody else may use the region during the call.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the region is shorter than the geometry or not aligned to
+    /// [`LINE`].
+    pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
+        assert!(geometry.fits(region), "region too small or misaligned for the ring");
+        let first = geometry.laps.from_count(start);
+        let header = Header {
+            tail: CachePadded::new(AtomicU64::new(first.0)),
+            head: CachePadded::new(AtomicU64::new(first.0)),
+        };
+        // SAFETY: the header fits (checked above) and is aligned to LINE.
+        unsafe { region.at::<Header>(0).write(header) };
+        if size_of::<Witness>() > 0 {
+            for cell in 0..geometry.laps.capacity() {
+                let offset = geometry.witnesses + cell * size_of::<Witness>();
+                // SAFETY: the geometry has room for a witness per cell.
+                unsafe { region.at::<Witness>(offset).write(Witness::default()) };
+            }
+        }
+        // SAFETY: just initialised with this geometry.
+        unsafe { Self::attach(region, geometry) }
+    }
+
+    /// A view of a ring that [`Ring::init`] wrote with this geometry.
+    ///
+    /// # Safety
+    ///
+    /// The region must hold such a ring, and be used by nothing but views of
+    /// it. (Its *contents* may be hostile, any bytes at all: they are checked
+    /// wherever they matter.)
+    ///
+    /// # Panics
+    ///
+    /// As [`Ring::init`].
+    pub unsafe fn attach(region: Region<'a>, geometry: Geometry) -> Ring<'a> {
+        assert!(geometry.fits(region), "region too small or misaligned for the ring");
+        Ring { base: region.base(), geometry, memory: PhantomData }
+    }
+
+    /// Its geometry.
+    #[inline]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The sending end, at the end of what has been published.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when `tail` and `head` are no positions of this ring, or too
+    /// far apart.
+    ///
+    /// # Safety
+    ///
+    /// One producer at a time: whatever an earlier one did must happen before
+    /// this call (the hand-over of its lease, or its thread, orders that).
+    pub unsafe fn producer(&self) -> Result<Producer<'a>, Error> {
+        // Relaxed: what an earlier producer stored happened before.
+        let tail = self.checked(self.header().tail.load(Ordering::Relaxed), bad_tail)?;
+        let mut producer =
+            Producer { ring: *self, tail, published: tail, free: 0, reserved: Reserved::NONE };
+        producer.refresh()?;
+        Ok(producer)
+    }
+
+    /// The receiving end, at the first record not released.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::producer`].
+    ///
+    /// # Safety
+    ///
+    /// One consumer at a time: whatever an earlier one did must happen before
+    /// this call.
+    pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
+        // Relaxed: what an earlier consumer stored happened before.
+        let head = self.checked(self.header().head.load(Ordering::Relaxed), bad_head)?;
+        let mut consumer = Consumer { ring: *self, head, passed: 0, ready: 0, peeked: 0 };
+        consumer.refresh()?;
+        Ok(consumer)
+    }
+
+    /// Bytes published and not released, with headers and padding: a moment's
+    /// truth, for onlookers.
+    pub fn len(&self) -> usize {
+        let laps = self.geometry.laps;
+        let head = self.header().head.load(Ordering::Relaxed);
+        let tail = self.header().tail.load(Ordering::Relaxed);
+        let used = laps.slots_between(Position(tail), Position(head));
+        used.clamp(0, laps.capacity() as i64) as usize * CELL
+    }
+
+    /// Whether no record is published that is not released.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline(always)]
+    fn header(&self) -> &'a Header {
+        // SAFETY: `attach` checked bounds and alignment; initialised memory, as
+        // its contract says, for as long as 'a; only atomics inside.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    #[inline(always)]
+    fn checked(&self, raw: u64, bad: fn() -> Error) -> Result<Position, Error> {
+        self.geometry.laps.checked(raw).ok_or_else(bad)
+    }
+
+    /// The first byte of a cell.
+    #[inline(always)]
+    fn cell(&self, index: usize) -> NonNull<u8> {
+        debug_assert!(index < self.geometry.laps.capacity());
+        // SAFETY: indices come from `checked` positions, so this is inside the
+        // cells, for which `attach` checked that they fit.
+        unsafe { self.base.add(self.geometry.data + index * CELL) }
+    }
+
+    /// Tells the witnesses of `n` cells from `index` on.
+    #[inline(always)]
+    fn witness(&self, index: usize, n: usize, tell: impl Fn(&Witness)) {
+        if size_of::<Witness>() > 0 {
+            for cell in index..index + n {
+                let offset = self.geometry.witnesses + cell * size_of::<Witness>();
+                // SAFETY: `init` placed a witness for each cell, and the
+                // callers name cells only.
+                tell(unsafe { self.base.add(offset).cast().as_ref() });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn read_header(&self, index: usize) -> RecordHeader {
+        self.witness(index, 1, Witness::read);
+        // SAFETY: a cell is as large as a header and aligned for it; any bytes
+        // are one. Volatile: read once, whatever a hostile peer does meanwhile,
+        // so that what is used is what was checked.
+        unsafe { self.cell(index).cast::<RecordHeader>().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn write_header(&self, index: usize, kind: u32, len: usize) {
+        self.witness(index, 1, Witness::write);
+        debug_assert!(len <= u32::MAX as usize);
+        // SAFETY: a cell, as in `read_header`, that only the producer touches
+        // until it is published.
+        unsafe { self.cell(index).cast().write(RecordHeader { len: len as u32, kind }) }
+    }
+
+    /// Where the payload of a record at `index` starts. For an empty one this
+    /// may be the end of the ring.
+    #[inline(always)]
+    fn payload(&self, index: usize) -> NonNull<u8> {
+        // SAFETY: the end of a cell is inside the region or one past its end.
+        unsafe { self.cell(index).add(CELL) }
+    }
+}
+
+/// Space for one payload, contiguous and the producer's alone until it is
+/// published.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+impl Grant {
+    /// First byte; aligned to 8.
+    #[inline]
+    pub fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Bytes asked for.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none was asked for.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What the next commit may use.
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    /// Cells that a WRAP fills first.
+    skip: usize,
+    /// Cells of the longest record, its header included; 0 for none.
+    cells: usize,
+    /// Longest payload.
+    len: usize,
+}
+
+impl Reserved {
+    const NONE: Reserved = Reserved { skip: 0, cells: 0, len: 0 };
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub struct Producer<'a> {
+    ring: Ring<'a>,
+    /// End of what is committed.
+    tail: Position,
+    /// End of what is published. The truth: the shared word is its copy.
+    published: Position,
+    /// Cells from `tail` on that are known to be released. May lag the truth;
+    /// never leads it.
+    free: usize,
+    reserved: Reserved,
+}
+
+// SAFETY: an end is a view with private positions; any thread may hold it.
+unsafe impl Send for Producer<'_> {}
+
+impl<'a> Producer<'a> {
+    /// The ring.
+    pub fn ring(&self) -> &Ring<'a> {
+        &self.ring
+    }
+
+    /// Space for a payload of up to `n` bytes, or `None` when there is none now.
+    /// (Publish before waiting for it: nobody releases what was not published.)
+    /// A new reservation replaces the last; not to commit is to abandon it.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge` above [`Geometry::max_record`]; `Corrupt` when `head` is where
+    /// no correct consumer puts it.
+    #[inline]
+    pub fn reserve(&mut self, n: usize) -> Result<Option<Grant>, Error> {
+        let geometry = self.ring.geometry;
+        self.reserved = Reserved::NONE;
+        if n > geometry.max_record() {
+            return Err(Error::TooLarge { len: n, max: geometry.max_record() });
+        }
+        let cells = cells(n);
+        let to_end = geometry.to_end(self.tail);
+        let skip = if cells <= to_end { 0 } else { to_end };
+        if self.free < skip + cells {
+            self.refresh()?;
+            if self.free < skip + cells {
+                return Ok(None);
+            }
+        }
+        let index = if skip == 0 { geometry.laps.index(self.tail) } else { 0 };
+        self.ring.witness(index, cells, Witness::write);
+        self.reserved = Reserved { skip, cells, len: n };
+        Ok(Some(Grant { ptr: self.ring.payload(index), len: n }))
+    }
+
+    /// The longest payload, up to `wanted` bytes, for which [`Producer::reserve`]
+    /// has space now; `None` when there is not even space for an empty one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::reserve`], but for `TooLarge`.
+    pub fn room(&mut self, wanted: usize) -> Result<Option<usize>, Error> {
+        let wanted = wanted.min(self.ring.geometry.max_record());
+        let mut most = self.most(self.free);
+        if most < cells(wanted) {
+            self.refresh()?;
+            most = self.most(self.free);
+        }
+        Ok(most.checked_sub(1).map(|payload| wanted.min(payload * CELL)))
+    }
+
+    /// Cells of the longest record that `free` cells from the tail on can hold,
+    /// before the end of the ring or behind a WRAP.
+    #[inline(always)]
+    fn most(&self, free: usize) -> usize {
+        let to_end = self.ring.geometry.to_end(self.tail);
+        free.min(to_end).max(free.saturating_sub(to_end))
+    }
+
+    /// Finishes a record of the first `m` bytes of what was reserved. It exists
+    /// once it is published.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless `m` bytes or more are reserved.
+    #[inline]
+    pub fn commit(&mut self, kind: Kind, m: usize) {
+        let Reserved { skip, cells: most, len } = self.reserved;
+        assert!(most > 0 && m <= len, "commit of more than was reserved");
+        self.reserved = Reserved::NONE;
+        let laps = self.ring.geometry.laps;
+        if skip > 0 {
+            self.ring.write_header(laps.index(self.tail), WRAP, (skip - 1) * CELL);
+            self.tail = laps.forward(self.tail, skip);
+        }
+        self.ring.write_header(laps.index(self.tail), kind as u32, m);
+        self.tail = laps.forward(self.tail, cells(m));
+        self.free -= skip + cells(m);
+    }
+
+    /// Shows everything committed to the consumer, at once. Wake it afterwards.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.published != self.tail {
+            self.published = self.tail;
+            // Edge P: Release pairs with the Acquire in `Consumer::refresh`.
+            self.ring.header().tail.store(self.tail.0, Ordering::Release);
+        }
+    }
+
+    /// Whether something is committed and not published.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.published != self.tail
+    }
+
+    /// Whether [`Producer::reserve`] of `n` bytes would find space (or an
+    /// error): one load, for loops that wait.
+    #[inline]
+    pub fn is_ready(&self, n: usize) -> bool {
+        let cells = cells(n.min(self.ring.geometry.max_record()));
+        if self.most(self.free) >= cells {
+            return true;
+        }
+        let head = self.ring.header().head.load(Ordering::Relaxed);
+        // A head that is no such thing: let the caller find out.
+        self.free_from(head).is_none_or(|free| self.most(free) >= cells)
+    }
+
+    /// Cells free from `tail` on if `head` is where this word says; `None` when
+    /// no consumer puts it there: ahead of the tail, or more than a turn behind.
+    #[inline(always)]
+    fn free_from(&self, head: u64) -> Option<usize> {
+        let laps = self.ring.geometry.laps;
+        let used = laps.slots_between(self.tail, laps.checked(head)?);
+        laps.capacity().checked_sub(usize::try_from(used).ok()?)
+    }
+
+    /// Looks at the consumer's line: how much is free now?
+    #[cold]
+    fn refresh(&mut self) -> Result<(), Error> {
+        // Edge F: Acquire pairs with the Release in `Consumer::release`.
+        let head = self.ring.header().head.load(Ordering::Acquire);
+        match self.free_from(head) {
+            // Less than before: a head that went back.
+            Some(free) if free >= self.free => {
+                self.free = free;
+                Ok(())
+            }
+            _ => Err(bad_head()),
+        }
+    }
+}
+
+/// A record, in place: nobody writes there until it is released.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    kind: Kind,
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+impl Record {
+    /// What it is.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// First byte of the payload; aligned to 8.
+    #[inline]
+    pub fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Bytes of the payload.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the payload is empty. (An empty message is a message.)
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Consumer<'a> {
+    ring: Ring<'a>,
+    /// The next record to look at.
+    head: Position,
+    /// Cells before `head` that were stepped over and not released.
+    passed: usize,
+    /// Cells from `head` on that are known to be published. May lag the truth;
+    /// never leads it.
+    ready: usize,
+    /// Cells of the record that was looked at; 0 for none.
+    peeked: usize,
+}
+
+// SAFETY: as `Producer`.
+unsafe impl Send for Consumer<'_> {}
+
+impl<'a> Consumer<'a> {
+    /// The ring.
+    pub fn ring(&self) -> &Ring<'a> {
+        &self.ring
+    }
+
+    /// The next record, or `None` when there is none. The same one is given
+    /// until [`Consumer::advance`].
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when `tail` or the record is what no correct producer writes.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<Record>, Error> {
+        if self.ready == 0 {
+            self.refresh()?;
+            if self.ready == 0 {
+                return Ok(None);
+            }
+        }
+        let parsed = match self.parse()? {
+            Parsed::Wrap => {
+                // To index 0, where no second WRAP is legal, and where
+                // something is published, as `parse` has seen.
+                let skip = self.ring.geometry.to_end(self.head);
+                self.step(skip);
+                self.parse()?
+            }
+            record => record,
+        };
+        let index = self.ring.geometry.laps.index(self.head);
+        let Parsed::Record { kind, len, cells } = parsed else {
+            return Err(bad_record("second wrap record", index));
+        };
+        self.ring.witness(index, cells, Witness::read);
+        self.peeked = cells;
+        Ok(Some(Record { kind, ptr: self.ring.payload(index), len }))
+    }
+
+    /// Judges the header at `head`, of which a cell is published.
+    #[inline(always)]
+    fn parse(&self) -> Result<Parsed, Error> {
+        let geometry = &self.ring.geometry;
+        let index = geometry.laps.index(self.head);
+        let header = self.ring.read_header(index);
+        parse(header, self.ready, geometry.to_end(self.head), geometry.laps.capacity())
+            .map_err(|what| bad_record(what, index))
+    }
+
+    /// Steps over the record that [`Consumer::peek`] gave. It stays in place,
+    /// and a successor would get it again, until it is released.
+    ///
+    /// # Panics
+    ///
+    /// Panics when there was no such record.
+    #[inline]
+    pub fn advance(&mut self) {
+        assert!(self.peeked > 0, "advance without a record");
+        self.step(self.peeked);
+        self.peeked = 0;
+    }
+
+    #[inline(always)]
+    fn step(&mut self, cells: usize) {
+        self.head = self.ring.geometry.laps.forward(self.head, cells);
+        self.ready -= cells;
+        self.passed += cells;
+    }
+
+    /// Gives the space of every record stepped over back, at once. Wake the
+    /// producer afterwards.
+    #[inline]
+    pub fn release(&mut self) {
+        if self.passed > 0 {
+            self.passed = 0;
+            // Edge F: Release pairs with the Acquire in `Producer::refresh`.
+            self.ring.header().head.store(self.head.0, Ordering::Release);
+        }
+    }
+
+    /// Whether a record was stepped over and not released.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.passed > 0
+    }
+
+    /// Whether [`Consumer::peek`] would find a record (or an error): one load,
+    /// for loops that wait.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.ready > 0 || self.ring.header().tail.load(Ordering::Relaxed) != self.head.0
+    }
+
+    /// Looks at the producer's line: how much is published now?
+    #[inline]
+    fn refresh(&mut self) -> Result<(), Error> {
+        let laps = self.ring.geometry.laps;
+        // Edge P: Acquire pairs with the Release in `Producer::publish`.
+        let raw = self.ring.header().tail.load(Ordering::Acquire);
+        let ready = laps.slots_between(self.ring.checked(raw, bad_tail)?, self.head);
+        // Behind the head or behind itself, or more than a turn ahead of what
+        // was released: no producer does that.
+        match usize::try_from(ready) {
+            Ok(ready) if ready >= self.ready && ready <= laps.capacity() - self.passed => {
+                self.ready = ready;
+                Ok(())
+            }
+            _ => Err(bad_tail()),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::Heap;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn bytes<'a>(record: Record) -> &'a [u8] {
+        // SAFETY: a record that the test has not released, in a live block.
+        unsafe { std::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) }
+    }
+
+    fn fill(grant: Grant, message: &[u8]) {
+        assert!(message.len() <= grant.len() && grant.ptr().cast::<u64>().is_aligned());
+        // SAFETY: the grant has room, and nobody else touches it.
+        unsafe {
+            grant.ptr().copy_from_nonoverlapping(NonNull::from(message).cast(), message.len())
+        }
+    }
+
+    fn commit(tx: &mut Producer<'_>, kind: Kind, message: &[u8]) -> bool {
+        let Some(grant) = tx.reserve(message.len()).unwrap() else { return false };
+        fill(grant, message);
+        tx.commit(kind, message.len());
+        true
+    }
+
+    fn send(tx: &mut Producer<'_>, message: &[u8]) -> bool {
+        let sent = commit(tx, Kind::Whole, message);
+        tx.publish();
+        sent
+    }
+
+    fn receive(rx: &mut Consumer<'_>) -> Option<Vec<u8>> {
+        let message = bytes(rx.peek().unwrap()?).to_vec();
+        rx.advance();
+        rx.release();
+        Some(message)
+    }
+
+    /// Both ends of a new ring.
+    ///
+    /// The caller makes successors only to replace an end.
+    fn ends(heap: &Heap, geometry: Geometry, start: u64) -> (Producer<'_>, Consumer<'_>) {
+        // SAFETY: the block is the test's own, and these are its first ends.
+        unsafe {
+            let ring = Ring::init(heap.region(), geometry, start);
+            (ring.producer().unwrap(), ring.consumer().unwrap())
+        }
+    }
+
+    #[test]
+    fn impossible_capacities_are_refused() {
+        for bad in [0, 1, 63, MAX_CAPACITY + 1, usize::MAX] {
+            assert!(Geometry::new(bad).is_err());
+        }
+        assert_eq!(Geometry::new(64).unwrap().capacity(), 64);
+        assert_eq!(Geometry::new(65).unwrap().capacity(), 72);
+        assert_eq!(Geometry::new(64).unwrap().max_record(), 24);
+        assert_eq!(Geometry::new(72).unwrap().max_record(), 32);
+        assert_eq!(Geometry::new(MAX_CAPACITY).unwrap().capacity(), MAX_CAPACITY);
+    }
+
+    #[test]
+    fn the_longest_record_fits_an_empty_ring_wherever_it_stands() {
+        for capacity in (64..400).step_by(8) {
+            let g = Geometry::new(capacity).unwrap();
+            let (max, heap) = (g.max_record(), Heap::zeroed(g.len()));
+            let message = vec![7; max];
+            for start in 0..capacity as u64 / 8 {
+                let (mut tx, mut rx) = ends(&heap, g, start);
+                assert!(tx.is_ready(max) && send(&mut tx, &message));
+                assert_eq!(receive(&mut rx).as_ref(), Some(&message));
+            }
+            let (mut tx, _) = ends(&heap, g, 0);
+            assert!(matches!(tx.reserve(max + 1), Err(Error::TooLarge { max: m, .. }) if m == max));
+        }
+    }
+
+    #[test]
+    fn an_empty_message_is_a_message() {
+        let g = Geometry::new(64).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, mut rx) = ends(&heap, g, 5);
+        for _ in 0..3 {
+            for _ in 0..8 {
+                assert!(send(&mut tx, b""));
+            }
+            assert!(!tx.is_ready(0) && !send(&mut tx, b""));
+            assert_eq!(tx.ring().len(), 64);
+            for _ in 0..8 {
+                assert_eq!(receive(&mut rx).as_deref(), Some(&b""[..]));
+            }
+            assert!(receive(&mut rx).is_none() && rx.ring().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_commit_shortens_and_nothing_is_seen_before_publish() {
+        let g = Geometry::new(128).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, mut rx) = ends(&heap, g, 0);
+        fill(tx.reserve(50).unwrap().unwrap(), b"hello");
+        tx.commit(Kind::First, 5);
+        assert!(tx.is_dirty() && !rx.is_ready() && rx.peek().unwrap().is_none());
+        assert!(commit(&mut tx, Kind::Last, b" world"));
+        tx.publish();
+        assert!(!tx.is_dirty() && rx.is_ready());
+        let first = rx.peek().unwrap().unwrap();
+        assert_eq!((first.kind(), bytes(first)), (Kind::First, &b"hello"[..]));
+        rx.advance();
+        let last = rx.peek().unwrap().unwrap();
+        assert_eq!((last.kind(), bytes(last)), (Kind::Last, &b" world"[..]));
+        rx.advance();
+        assert_eq!(bytes(first), b"hello");
+        assert_eq!(tx.ring().len(), 32);
+        rx.release();
+        assert_eq!(tx.ring().len(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "more than was reserved")]
+    fn a_failed_reservation_leaves_none() {
+        let g = Geometry::new(64).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, _) = ends(&heap, g, 0);
+        tx.reserve(8).unwrap().unwrap();
+        assert!(tx.reserve(1000).is_err());
+        tx.commit(Kind::Whole, 8);
+    }
+
+    #[test]
+    fn a_hostile_position_is_an_error() {
+        let g = Geometry::new(72).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, mut rx) = ends(&heap, g, 100);
+        for _ in 0..9 {
+            assert!(send(&mut tx, b""));
+        }
+        let ring = *tx.ring();
+        let (head, tail) = (rx.head, tx.tail);
+        let laps = g.laps;
+        let before = |at| laps.forward(laps.at(laps.lap(at).wrapping_sub(1), laps.index(at)), 8);
+        let far = laps.at(laps.lap(tail) + 5, 0);
+        for bad in [9, 15, u64::MAX, before(head).0, laps.next(tail).0, far.0] {
+            ring.header().head.store(bad, Ordering::Relaxed);
+            assert!(matches!(tx.reserve(0), Err(Error::Corrupt { .. })), "head {bad:x}");
+            assert!(tx.is_ready(24) && tx.room(1).is_err() && ring.len() <= 72);
+            // SAFETY: not used beside another end.
+            assert!(unsafe { ring.producer().is_err() && ring.consumer().is_err() });
+            ring.header().head.store(head.0, Ordering::Relaxed);
+
+            ring.header().tail.store(bad, Ordering::Relaxed);
+            // SAFETY: not used beside another end.
+            assert!(unsafe { ring.producer().is_err() && ring.consumer().is_err() });
+            let fresh = &mut Consumer { ring, head, passed: 0, ready: 0, peeked: 0 };
+            assert!(fresh.is_ready() && fresh.peek().is_err(), "tail {bad:x}");
+            ring.header().tail.store(tail.0, Ordering::Relaxed);
+        }
+        // A tail that goes back, or that leaves what was not released behind.
+        while rx.peek().unwrap().is_some() {
+            rx.advance();
+        }
+        ring.header().tail.store(before(tail).0, Ordering::Relaxed);
+        assert!(rx.is_ready() && rx.peek().is_err());
+        ring.header().tail.store(laps.next(tail).0, Ordering::Relaxed);
+        assert!(rx.is_ready() && rx.peek().is_err());
+    }
+
+    /// The parser against the sentence that describes it, for every small case.
+    #[test]
+    fn only_legal_records_are_parsed() {
+        for capacity in [8usize, 9] {
+            for to_end in 1..=capacity {
+                for ready in 1..=capacity {
+                    for kind in 0..8 {
+                        for len in (0..90).chain([u32::MAX - 8, u32::MAX - 1, u32::MAX]) {
+                            let found = parse(RecordHeader { len, kind }, ready, to_end, capacity);
+                            let padded = 8 + (u64::from(len) + 7) / 8 * 8;
+                            let room = 8 * ready.min(to_end) as u64;
+                            let legal = match kind {
+                                1 => {
+                                    to_end < capacity
+                                        && padded == 8 * to_end as u64
+                                        && ready > to_end
+                                        && len % 8 == 0
+                                }
+                                2..=5 => padded <= room,
+                                _ => false,
+                            };
+                            assert_eq!(found.is_ok(), legal, "{kind} {len} {ready} {to_end}");
+                            if let Ok(Parsed::Record { kind: k, len: l, cells }) = found {
+                                assert_eq!(
+                                    (k as u32, l as u32, cells as u64 * 8),
+                                    (kind, len, padded)
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that a consumer of arbitrary memory can be asked.
+    fn drain(heap: &Heap, geometry: Geometry) -> usize {
+        // SAFETY: the block is the test's own and has the ring's size.
+        let ring = unsafe { Ring::attach(heap.region(), geometry) };
+        let span = heap.region().base().as_ptr().addr() + geometry.data;
+        let span = span..=span + geometry.capacity();
+        // SAFETY: the only consumer.
+        let Ok(mut rx) = (unsafe { ring.consumer() }) else { return 0 };
+        let mut records = 0;
+        while let Ok(Some(record)) = rx.peek() {
+            let start = record.ptr().as_ptr().addr();
+            assert!(span.contains(&start) && span.contains(&(start + record.len())));
+            bytes(record).iter().for_each(|b| drop(std::hint::black_box(*b)));
+            rx.advance();
+            records += 1;
+            assert!(records <= geometry.capacity() / CELL, "more records than cells");
+            if records % 3 == 0 {
+                rx.release();
+            }
+        }
+        records
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reserve(usize),
+        Commit(u32, usize, usize),
+        Publish,
+        Peek,
+        Advance,
+        Release,
+        NewProducer,
+        NewConsumer,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            1 => (0usize..60).prop_map(Step::Reserve),
+            6 => (2u32..=5, 0usize..60, 0usize..60).prop_map(|(k, n, m)| Step::Commit(k, n, m)),
+            3 => Just(Step::Publish),
+            1 => Just(Step::Peek),
+            6 => Just(Step::Advance),
+            3 => Just(Step::Release),
+            1 => Just(Step::NewProducer),
+            1 => Just(Step::NewConsumer),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    /// Starts that lie shortly before something wraps, in cells.
+    fn starts(cells: u64) -> impl Strategy<Value = u64> {
+        let lap_end = (1u64 << 49) * cells;
+        let edges = [0, 1 << 29, 1 << 32, 1 << 61, 0u64.wrapping_sub(1), lap_end];
+        (prop::sample::select(edges.to_vec()), 0u64..60)
+            .prop_map(|(at, back)| at.wrapping_sub(back))
+    }
+
+    /// A ring as one would write it without a thought for sharing: a deque of
+    /// records, each with the cells that it takes, the gap before it included.
+    struct Oracle {
+        cells: usize,
+        /// Index of the next record.
+        index: usize,
+        /// Not released: (kind, message, cells).
+        records: VecDeque<(u32, Vec<u8>, usize)>,
+        published: usize,
+        passed: usize,
+    }
+
+    impl Oracle {
+        fn used(&self) -> usize {
+            self.records.iter().map(|r| r.2).sum()
+        }
+
+        /// Gap before a record of `n` bytes, if it fits.
+        fn gap(&self, n: usize) -> Option<usize> {
+            let cells = 1 + n.div_ceil(8);
+            let to_end = self.cells - self.index;
+            let gap = if cells > to_end { to_end } else { 0 };
+            (self.used() + gap + cells <= self.cells).then_some(gap)
+        }
+
+        fn commit(&mut self, kind: u32, gap: usize, message: Vec<u8>) {
+            let cells = gap + 1 + message.len().div_ceil(8);
+            self.index = (self.index + cells) % self.cells;
+            self.records.push_back((kind, message, cells));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_deque(
+            (capacity, start) in (8usize..20).prop_flat_map(|c| (Just(c * 8), starts(c as u64))),
+            steps in steps(),
+        ) {
+            let g = Geometry::new(capacity).unwrap();
+            let heap = Heap::zeroed(g.len());
+            let (mut tx, mut rx) = ends(&heap, g, start);
+            let ring = *tx.ring();
+            let mut oracle = Oracle {
+                cells: capacity / 8,
+                index: g.laps.index(tx.tail),
+                records: VecDeque::new(),
+                published: 0,
+                passed: 0,
+            };
+            let mut next = 0u8;
+            for step in steps {
+                prop_assert_eq!(rx.is_ready(), oracle.published > oracle.passed);
+                prop_assert_eq!(tx.is_dirty(), oracle.records.len() > oracle.published);
+                match step {
+                    Step::Reserve(n) => {
+                        let n = n.min(g.max_record());
+                        prop_assert_eq!(tx.is_ready(n), oracle.gap(n).is_some());
+                        // `room` against a search.
+                        let most = (0..=n).rev().find(|&m| oracle.gap(m).is_some());
+                        prop_assert_eq!(tx.room(n).unwrap(), most);
+                        prop_assert_eq!(tx.reserve(n).unwrap().is_some(), oracle.gap(n).is_some());
+                    }
+                    Step::Commit(kind, n, m) => {
+                        let n = n.min(g.max_record());
+                        let m = m.min(n);
+                        let grant = tx.reserve(n).unwrap();
+                        prop_assert_eq!(grant.is_some(), oracle.gap(n).is_some());
+                        if let (Some(grant), Some(gap)) = (grant, oracle.gap(n)) {
+                            // All of the grant may be written, whatever is kept.
+                            fill(grant, &vec![!next; n]);
+                            let message: Vec<u8> = (0..m).map(|i| next.wrapping_add(i as u8)).collect();
+                            fill(grant, &message);
+                            tx.commit(Kind::from_raw(kind).unwrap(), m);
+                            oracle.commit(kind, gap, message);
+                            next = next.wrapping_add(1);
+                        }
+                    }
+                    Step::Publish => {
+                        tx.publish();
+                        oracle.published = oracle.records.len();
+                    }
+                    Step::Peek | Step::Advance => {
+                        let expected = oracle.records.get(oracle.passed);
+                        let expected = expected.filter(|_| oracle.passed < oracle.published);
+                        let found = rx.peek().unwrap();
+                        let found = found.map(|r| (r.kind() as u32, bytes(r).to_vec()));
+                        prop_assert_eq!(&found, &expected.map(|r| (r.0, r.1.clone())));
+                        if matches!(step, Step::Advance) && found.is_some() {
+                            rx.advance();
+                            oracle.passed += 1;
+                        }
+                    }
+                    Step::Release => {
+                        rx.release();
+                        // A gap that was stepped over to look at a record is
+                        // given back before the record is.
+                        oracle.records.drain(..oracle.passed);
+                        oracle.published -= oracle.passed;
+                        oracle.passed = 0;
+                        if let Some(first) = oracle.records.front_mut() {
+                            let own = 1 + first.1.len().div_ceil(8);
+                            if g.laps.index(rx.head) == 0 && first.2 > own && rx.peeked > 0 {
+                                first.2 = own;
+                            }
+                        }
+                    }
+                    Step::NewProducer => {
+                        let lost: usize = oracle.records.drain(oracle.published..).map(|r| r.2).sum();
+                        oracle.index = (oracle.index + 2 * oracle.cells - lost) % oracle.cells;
+                        // SAFETY: replaces the only producer.
+                        tx = unsafe { ring.producer().unwrap() };
+                    }
+                    Step::NewConsumer => {
+                        oracle.passed = 0;
+                        // SAFETY: replaces the only consumer.
+                        rx = unsafe { ring.consumer().unwrap() };
+                    }
+                }
+                let published: usize = oracle.records.iter().take(oracle.published).map(|r| r.2).sum();
+                prop_assert_eq!(ring.len(), published * 8);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(
+            capacity in 64usize..300,
+            (tail, head) in (any::<u64>(), any::<u64>()),
+            near in 0u64..40,
+            plausible: bool,
+            cells in prop::collection::vec((prop_oneof![0u32..200, any::<u32>()], 0u32..7), 8..40),
+        ) {
+            let g = Geometry::new(capacity).unwrap();
+            let heap = Heap::zeroed(g.len());
+            let laps = g.laps;
+            let start = laps.from_count(head);
+            let near = laps.forward(start, near as usize % (laps.capacity() + 1));
+            let (tail, head) = if plausible { (near.0, start.0) } else { (tail, head) };
+            // SAFETY: the block is the test's own and has the ring's size.
+            let ring = unsafe { Ring::attach(heap.region(), g) };
+            ring.header().tail.store(tail, Ordering::Relaxed);
+            ring.header().head.store(head, Ordering::Relaxed);
+            for (index, &(len, kind)) in cells.iter().cycle().take(laps.capacity()).enumerate() {
+                ring.write_header(index, kind, len as usize);
+            }
+            drain(&heap, g);
+            // SAFETY: the only producer.
+            if let Ok(mut tx) = unsafe { ring.producer() } {
+                while let Ok(Some(grant)) = tx.reserve(20) {
+                    fill(grant, &[1; 20]);
+                    tx.commit(Kind::Whole, 20);
+                }
+                tx.publish();
+                drain(&heap, g);
+            }
+        }
+
+        /// A true ring, damaged in one place while its ends go on.
+        #[test]
+        fn damage_in_use_is_survived(
+            scribbles in prop::collection::vec((0usize..14, any::<u64>(), 0usize..4), 1..60),
+        ) {
+            let g = Geometry::new(96).unwrap();
+            let heap = Heap::zeroed(g.len());
+            let (mut tx, mut rx) = ends(&heap, g, 7);
+            let ring = *tx.ring();
+            for (place, value, how) in scribbles {
+                for n in [value as usize % 40, 3] {
+                    if let Ok(Some(grant)) = tx.reserve(n) {
+                        fill(grant, &[9; 40][..n]);
+                        tx.commit(Kind::Whole, n);
+                    }
+                }
+                tx.publish();
+                let _ = (rx.peek().map(|r| r.map(|r| bytes(r).len())), tx.is_ready(9), rx.is_ready());
+                let twist = |old: u64| match how {
+                    0 => value,
+                    1 => old.wrapping_add(value % 9).wrapping_sub(4),
+                    2 => old ^ (value & 0x7_0000_00ff),
+                    _ => old,
+                };
+                match place {
+                    12 => ring.header().tail.store(twist(tx.tail.0), Ordering::Relaxed),
+                    13 => ring.header().head.store(twist(rx.head.0), Ordering::Relaxed),
+                    cell => {
+                        let cell = ring.cell(cell).cast::<u64>();
+                        // SAFETY: one of the twelve cells; a single thread.
+                        unsafe { cell.write(twist(cell.read())) }
+                    }
+                }
+                for _ in 0..2 {
+                    if let Ok(Some(record)) = rx.peek() {
+                        std::hint::black_box(bytes(record).iter().fold(0, |a, b| a ^ b));
+                        rx.advance();
+                    }
+                }
+                rx.release();
+                // SAFETY: replace the only ends.
+                unsafe {
+                    tx = ring.producer().unwrap_or(tx);
+                    rx = ring.consumer().unwrap_or(rx);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_threads_keep_every_byte() {
+        let g = Geometry::new(200).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, mut rx) = ends(&heap, g, u64::from(u32::MAX) - 1000);
+        const N: usize = if cfg!(miri) { 200 } else { 50_000 };
+        let message = |i: usize| vec![i as u8; i * 7 % (g.max_record() + 1)];
+        std::thread::scope(|s| {
+            s.spawn(move || {
+                for i in 0..N {
+                    while !commit(&mut tx, Kind::Whole, &message(i)) {
+                        tx.publish();
+                        std::thread::yield_now();
+                    }
+                    if i % 3 == 0 {
+                        tx.publish();
+                    }
+                }
+                tx.publish();
+            });
+            for i in 0..N {
+                while !rx.is_ready() {
+                    rx.release();
+                    std::thread::yield_now();
+                }
+                let record = rx.peek().unwrap().unwrap();
+                assert_eq!(bytes(record), message(i));
+                rx.advance();
+                if i % 5 == 0 {
+                    rx.release();
+                }
+            }
+        });
+    }
+}

@@ -32,6 +32,28 @@
 //! | P    | `commit_many`: word | `available`: word | payload to the consumer |
 //! | F    | `release_many`: `head` | `load_head`: `head` | that the slot has been read |
 //!
+//! ```
+//! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
+//!
+//! let geometry = Geometry::new(100, std::alloc::Layout::new::<u32>()).unwrap();
+//! let heap = Heap::zeroed(geometry.len());
+//! // SAFETY: the block is ours alone, and has the ring's size and alignment.
+//! let ring = unsafe { Ring::init(heap.region(), geometry, 0) };
+//! // SAFETY: the only ends.
+//! let (mut tx, mut rx) = unsafe { (ring.producer()?, ring.consumer()?) };
+//!
+//! let slot = tx.try_claim()?.expect("the ring is empty");
+//! // SAFETY: the slot is ours until it is committed, and of a u32's layout.
+//! unsafe { slot.cast::<u32>().write(7) };
+//! tx.commit();
+//!
+//! let message = rx.peek()?.expect("committed above");
+//! // SAFETY: nobody writes there until it is released.
+//! assert_eq!(unsafe { message.cast::<u32>().read() }, 7);
+//! rx.release();
+//! # Ok::<(), slipring::Error>(())
+//! ```
+//!
 //! What the survivors see when an end dies:
 //!
 //! | it died | shared memory says | survivors |
@@ -496,10 +518,7 @@ impl<'a> Producer<'a> {
         // Ahead of the tail, more than a turn behind it, or behind itself: no
         // consumer does that.
         let free = usize::try_from(used).ok().and_then(|used| laps.capacity().checked_sub(used));
-        match free {
-            Some(free) if free >= self.free => self.free = free,
-            _ => return Err(bad_head()),
-        }
+        self.free = free.filter(|&free| free >= self.free).ok_or_else(bad_head)?;
         Ok(())
     }
 }
@@ -1118,7 +1137,9 @@ mod models {
 
     #[test]
     fn a_batch_arrives_in_order_and_is_freed_at_once() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let heap = ring(2);
             let other = heap.clone();
             let t = thread::spawn(move || {
