@@ -722,6 +722,7 @@ impl<'a> Consumer<'a> {
     /// `Corrupt` when `tail` or the record is what no correct producer writes.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Record>, Error> {
+        self.peeked = 0;
         if self.ready == 0 {
             self.refresh()?;
             if self.ready == 0 {
@@ -757,12 +758,12 @@ impl<'a> Consumer<'a> {
             .map_err(|what| bad_record(what, index))
     }
 
-    /// Steps over the record that [`Consumer::peek`] gave. It stays in place,
+    /// Steps over the record that the last [`Consumer::peek`] gave. It stays,
     /// and a successor would get it again, until it is released.
     ///
     /// # Panics
     ///
-    /// Panics when there was no such record.
+    /// Panics when it gave none.
     #[inline]
     pub fn advance(&mut self) {
         assert!(self.peeked > 0, "advance without a record");
@@ -788,7 +789,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Whether a record was stepped over and not released.
+    /// Whether there is something to release.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         self.passed > 0
@@ -989,6 +990,20 @@ mod tests {
         assert!(rx.is_ready() && rx.peek().is_err());
     }
 
+    /// A header that turns into a legal WRAP under the eyes of the consumer.
+    #[test]
+    fn a_record_that_changes_after_a_look_is_an_error() {
+        let g = Geometry::new(64).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (mut tx, mut rx) = ends(&heap, g, 5);
+        assert!(send(&mut tx, &[1; 16]) && send(&mut tx, b""));
+        assert_eq!(rx.peek().unwrap().unwrap().len(), 16);
+        tx.ring().write_header(5, WRAP, 16);
+        tx.ring().write_header(0, 99, 0);
+        assert!(rx.peek().is_err() && rx.peeked == 0);
+        assert!(rx.is_ready() && rx.peek().is_err());
+    }
+
     /// The parser against the sentence that describes it, for every small case.
     #[test]
     fn only_legal_records_are_parsed() {
@@ -1036,7 +1051,7 @@ mod tests {
         while let Ok(Some(record)) = rx.peek() {
             let start = record.ptr().as_ptr().addr();
             assert!(span.contains(&start) && span.contains(&(start + record.len())));
-            bytes(record).iter().for_each(|b| drop(std::hint::black_box(*b)));
+            std::hint::black_box(bytes(record).iter().fold(0, |a, b| a ^ b));
             rx.advance();
             records += 1;
             assert!(records <= geometry.capacity() / CELL, "more records than cells");
@@ -1318,6 +1333,178 @@ mod tests {
                     rx.release();
                 }
             }
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::memory::Heap;
+    use loom::thread;
+    use std::sync::Arc;
+
+    // Eight cells: a record takes up to four.
+    const CAPACITY: usize = 64;
+
+    fn geometry() -> Geometry {
+        Geometry::new(CAPACITY).unwrap()
+    }
+
+    fn ring(start: u64) -> Arc<Heap> {
+        let heap = Arc::new(Heap::zeroed(geometry().len()));
+        // SAFETY: the block is the model's own.
+        unsafe { Ring::init(heap.region(), geometry(), start) };
+        heap
+    }
+
+    fn producer(heap: &Heap) -> Producer<'_> {
+        // SAFETY: initialised in `ring`; each model uses one at a time.
+        unsafe { Ring::attach(heap.region(), geometry()).producer().unwrap() }
+    }
+
+    fn consumer(heap: &Heap) -> Consumer<'_> {
+        // SAFETY: as `producer`.
+        unsafe { Ring::attach(heap.region(), geometry()).consumer().unwrap() }
+    }
+
+    /// Commits `n` bytes of this value.
+    fn commit(tx: &mut Producer<'_>, n: usize, value: u8) {
+        loop {
+            if let Some(grant) = tx.reserve(n).unwrap() {
+                // SAFETY: the grant is ours and has n bytes.
+                unsafe { grant.ptr().write_bytes(value, n) };
+                return tx.commit(Kind::Whole, n);
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn send(tx: &mut Producer<'_>, n: usize, value: u8) {
+        commit(tx, n, value);
+        tx.publish();
+    }
+
+    /// Length and value of the next record, which must be of one value.
+    fn peek(rx: &mut Consumer<'_>) -> (usize, u8) {
+        let record = loop {
+            match rx.peek().unwrap() {
+                Some(record) => break record,
+                None => thread::yield_now(),
+            }
+        };
+        // SAFETY: a record that is not released.
+        let bytes = unsafe { std::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) };
+        assert!(bytes.iter().all(|&b| b == bytes[0]));
+        (bytes.len(), bytes[0])
+    }
+
+    fn receive(rx: &mut Consumer<'_>) -> (usize, u8) {
+        let found = peek(rx);
+        rx.advance();
+        rx.release();
+        found
+    }
+
+    #[test]
+    fn consumer_never_reads_unpublished_bytes() {
+        loom::model(|| {
+            let heap = ring(5);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other);
+                send(&mut tx, 8, 1);
+                // Behind a WRAP.
+                send(&mut tx, 16, 2);
+            });
+            let mut rx = consumer(&heap);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), ((8, 1), (16, 2)));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn producer_never_overwrites_unreleased_bytes() {
+        loom::model(|| {
+            let heap = ring(0);
+            let mut tx = producer(&heap);
+            send(&mut tx, 24, 1);
+            send(&mut tx, 24, 2);
+            drop(tx);
+            let other = heap.clone();
+            let t = thread::spawn(move || send(&mut producer(&other), 8, 3));
+            let mut rx = consumer(&heap);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), ((24, 1), (24, 2)));
+            assert_eq!(receive(&mut rx), (8, 3));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_batch_is_shown_at_once_and_freed_at_once() {
+        loom::model(|| {
+            let heap = ring(4);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other);
+                commit(&mut tx, 16, 1);
+                commit(&mut tx, 8, 2);
+                tx.publish();
+                send(&mut tx, 24, 3);
+            });
+            let mut rx = consumer(&heap);
+            assert_eq!(peek(&mut rx), (16, 1));
+            rx.advance();
+            assert!(rx.is_ready(), "the second came with the first");
+            assert_eq!(peek(&mut rx), (8, 2));
+            rx.advance();
+            rx.release();
+            assert_eq!(receive(&mut rx), (24, 3));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_a_dead_producer_did_not_publish_never_was() {
+        loom::model(|| {
+            let heap = ring(3);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other);
+                send(&mut tx, 8, 1);
+                commit(&mut tx, 24, 99);
+                let _ = tx.reserve(8);
+                // Dies here: committed, not published.
+                let mut tx = producer(&other);
+                send(&mut tx, 16, 2);
+                send(&mut tx, 24, 3);
+            });
+            let mut rx = consumer(&heap);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), ((8, 1), (16, 2)));
+            assert_eq!(receive(&mut rx), (24, 3));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_a_dead_consumer_did_not_release_comes_again() {
+        loom::model(|| {
+            let heap = ring(0);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other);
+                send(&mut tx, 24, 1);
+                send(&mut tx, 24, 2);
+                send(&mut tx, 8, 3);
+            });
+            let mut rx = consumer(&heap);
+            assert_eq!(peek(&mut rx), (24, 1));
+            rx.advance();
+            // Dies here: read, not released.
+            let mut rx = consumer(&heap);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), ((24, 1), (24, 2)));
+            assert_eq!(receive(&mut rx), (8, 3));
+            t.join().unwrap();
         });
     }
 }
