@@ -20,7 +20,7 @@
 //! head..tail holds whole records, no WRAP is the last of them, none is at index 0
 //! ```
 //!
-//! Positions are pairs of lap and index (see [`crate::position`]) that count
+//! Positions are pairs of lap and index (see `position.rs`) that count
 //! cells, so a capacity need not be a power of two, nothing divides, and the
 //! end of the position space is one more lap like any other: laps have at least
 //! 35 bits, wrap, and are compared by their signed difference. A plain count of
@@ -216,7 +216,7 @@ impl Geometry {
 
     /// Cells from `at` to the end of the ring.
     #[inline(always)]
-    const fn to_end(&self, at: Position) -> usize {
+    const fn until_end(&self, at: Position) -> usize {
         self.laps.capacity() - self.laps.index(at)
     }
 
@@ -543,7 +543,7 @@ impl<'a> Producer<'a> {
             return Err(Error::TooLarge { len: n, max: geometry.max_record() });
         }
         let cells = cells(n);
-        let to_end = geometry.to_end(self.tail);
+        let to_end = geometry.until_end(self.tail);
         let skip = if cells <= to_end { 0 } else { to_end };
         if self.free < skip + cells {
             self.refresh()?;
@@ -577,7 +577,7 @@ impl<'a> Producer<'a> {
     /// before the end of the ring or behind a WRAP.
     #[inline(always)]
     fn most(&self, free: usize) -> usize {
-        let to_end = self.ring.geometry.to_end(self.tail);
+        let to_end = self.ring.geometry.until_end(self.tail);
         free.min(to_end).max(free.saturating_sub(to_end))
     }
 
@@ -733,7 +733,7 @@ impl<'a> Consumer<'a> {
             Parsed::Wrap => {
                 // To index 0, where no second WRAP is legal, and where
                 // something is published, as `parse` has seen.
-                let skip = self.ring.geometry.to_end(self.head);
+                let skip = self.ring.geometry.until_end(self.head);
                 self.step(skip);
                 self.parse()?
             }
@@ -754,7 +754,7 @@ impl<'a> Consumer<'a> {
         let geometry = &self.ring.geometry;
         let index = geometry.laps.index(self.head);
         let header = self.ring.read_header(index);
-        parse(header, self.ready, geometry.to_end(self.head), geometry.laps.capacity())
+        parse(header, self.ready, geometry.until_end(self.head), geometry.laps.capacity())
             .map_err(|what| bad_record(what, index))
     }
 

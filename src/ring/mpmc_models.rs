@@ -1,0 +1,508 @@
+//! Loom models of the owned-slot ring, each named after what it shows.
+//!
+//! A thread stands for a process. It dies by doing nothing more: what it holds
+//! is never committed or released. That it is dead is known to whoever joined
+//! it, or found so under a lock, as the kernel's lease would tell.
+
+use super::*;
+use crate::memory::Heap;
+use loom::sync::Mutex;
+use loom::thread;
+use std::sync::Arc;
+
+struct Model {
+    heap: Heap,
+    geometry: Geometry,
+}
+
+/// A count of slots whose successor is in the first lap again.
+fn before_the_wrap(capacity: usize) -> u64 {
+    let laps = Laps::new(capacity).unwrap();
+    laps.count(laps.at(u64::MAX, capacity - 1))
+}
+
+impl Model {
+    fn new(capacity: usize, start: u64) -> Arc<Model> {
+        let geometry = Geometry::new(capacity, Layout::new::<u64>()).unwrap();
+        let heap = Heap::zeroed(geometry.len());
+        // SAFETY: the block is the model's own.
+        unsafe { Ring::init(heap.region(), geometry, start) };
+        Arc::new(Model { heap, geometry })
+    }
+
+    fn ring(&self) -> Ring<'_> {
+        // SAFETY: initialised in `new` with this geometry.
+        unsafe { Ring::attach(self.heap.region(), self.geometry) }
+    }
+}
+
+fn spawn(model: &Arc<Model>, f: impl FnOnce(Ring<'_>) + 'static) -> thread::JoinHandle<()> {
+    let model = model.clone();
+    thread::spawn(move || f(model.ring()))
+}
+
+/// Every schedule.
+fn check(f: impl Fn() + Sync + Send + 'static) {
+    bounded(None, f);
+}
+
+/// Every schedule with at most so many preemptions.
+fn bounded(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions.or(builder.preemption_bound);
+    builder.check(f);
+}
+
+const A: Owner = Owner::new(1).unwrap();
+const B: Owner = Owner::new(2).unwrap();
+const C: Owner = Owner::new(3).unwrap();
+const DEAD: Owner = Owner::new(9).unwrap();
+
+fn put(claim: &Claim<'_>, value: u64) {
+    // SAFETY: the claim holds a u64.
+    unsafe { claim.payload().cast::<u64>().write(value) };
+}
+
+fn get(taken: &Taken<'_>) -> u64 {
+    // SAFETY: a published u64, held.
+    unsafe { taken.payload().cast::<u64>().read() }
+}
+
+fn try_send(ring: Ring<'_>, me: Owner, value: u64) -> bool {
+    match ring.try_claim(me) {
+        Ok(claim) => {
+            put(&claim, value);
+            ring.commit(claim);
+            true
+        }
+        Err(NoClaim::Full(_)) => false,
+        Err(NoClaim::Corrupt(e)) => panic!("{e}"),
+    }
+}
+
+fn send(ring: Ring<'_>, me: Owner, value: u64) {
+    while !try_send(ring, me, value) {
+        thread::yield_now();
+    }
+}
+
+fn try_receive(ring: Ring<'_>, me: Owner) -> Option<u64> {
+    match ring.try_take(me) {
+        Ok(taken) => {
+            let value = get(&taken);
+            ring.release(taken);
+            Some(value)
+        }
+        Err(NoTake::Corrupt(e)) => panic!("{e}"),
+        Err(_) => None,
+    }
+}
+
+fn receive(ring: Ring<'_>, me: Owner) -> u64 {
+    loop {
+        match try_receive(ring, me) {
+            Some(value) => return value,
+            None => thread::yield_now(),
+        }
+    }
+}
+
+/// Claims and dies, before or after the store of the hint.
+fn die_claiming(ring: Ring<'_>, hint_stored: bool) {
+    let hint = ring.header().tail.load(Ordering::Relaxed);
+    put(&ring.try_claim(DEAD).unwrap(), 666);
+    if !hint_stored {
+        ring.header().tail.store(hint, Ordering::Relaxed);
+    }
+}
+
+// ---------------------------------------------------------------------------
+// All live
+// ---------------------------------------------------------------------------
+
+#[test]
+fn a_reader_sees_what_the_writer_wrote() {
+    check(|| {
+        let model = Model::new(2, 0);
+        let writer = spawn(&model, |ring| {
+            send(ring, A, 1);
+            send(ring, A, 2);
+        });
+        let ring = model.ring();
+        assert_eq!((receive(ring, B), receive(ring, B)), (1, 2));
+        assert!(matches!(ring.try_take(B), Err(NoTake::Empty(_))));
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_writer_waits_for_the_reader_of_the_lap_before() {
+    for start in [0, before_the_wrap(1)] {
+        check(move || {
+            let model = Model::new(1, start);
+            let writer = spawn(&model, |ring| (1..=3).for_each(|i| send(ring, A, i)));
+            let ring = model.ring();
+            (1..=3).for_each(|i| assert_eq!(receive(ring, B), i));
+            writer.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn laps_wrap_between_two_threads() {
+    check(|| {
+        let model = Model::new(2, before_the_wrap(2) - 1);
+        let writer = spawn(&model, |ring| (1..=3).for_each(|i| send(ring, A, i)));
+        let ring = model.ring();
+        (1..=3).for_each(|i| assert_eq!(receive(ring, B), i));
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn two_writers_never_hold_one_slot() {
+    for capacity in [1, 2] {
+        bounded(Some(3), move || {
+            let model = Model::new(capacity, 0);
+            let writers = [(A, 1), (B, 2)].map(|(o, v)| spawn(&model, move |r| send(r, o, v)));
+            let ring = model.ring();
+            assert_eq!(receive(ring, C) + receive(ring, C), 3);
+            writers.map(|t| t.join().unwrap());
+            assert!(ring.is_empty());
+        });
+    }
+}
+
+#[test]
+fn two_readers_never_get_one_message() {
+    for capacity in [1, 2] {
+        bounded(Some(3), move || {
+            let model = Model::new(capacity, 0);
+            let sum = Arc::new(Mutex::new(0));
+            let readers = [A, B].map(|o| {
+                let sum = sum.clone();
+                spawn(&model, move |ring| {
+                    let value = receive(ring, o);
+                    *sum.lock().unwrap() += value;
+                })
+            });
+            send(model.ring(), C, 1);
+            send(model.ring(), C, 2);
+            readers.map(|t| t.join().unwrap());
+            assert_eq!(*sum.lock().unwrap(), 3);
+        });
+    }
+}
+
+#[test]
+fn two_writers_and_two_readers_exchange_all() {
+    bounded(Some(2), || {
+        let model = Model::new(1, before_the_wrap(1));
+        let others = [
+            spawn(&model, |ring| send(ring, A, 1)),
+            spawn(&model, |ring| send(ring, B, 2)),
+            spawn(&model, |ring| assert!([1, 2].contains(&receive(ring, C)))),
+        ];
+        assert!([1, 2].contains(&receive(model.ring(), DEAD)));
+        others.map(|t| t.join().unwrap());
+        assert!(model.ring().is_empty());
+    });
+}
+
+#[test]
+fn an_abandoned_slot_goes_to_the_next_writer() {
+    // Freed by that writer itself, or by a reader that skips it.
+    for reader in [false, true] {
+        check(move || {
+            let model = Model::new(1, 0);
+            let quitter = spawn(&model, |ring| {
+                if let Ok(claim) = ring.try_claim(A) {
+                    put(&claim, 666);
+                    ring.abandon(claim);
+                }
+            });
+            let skipper = reader.then(|| {
+                spawn(&model, |ring| {
+                    if let Ok(taken) = ring.try_take(C) {
+                        assert_eq!(get(&taken), 1);
+                        std::mem::forget(taken);
+                    }
+                })
+            });
+            send(model.ring(), B, 1);
+            quitter.join().unwrap();
+            if let Some(skipper) = skipper {
+                skipper.join().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn hints_stored_late_cost_steps_only() {
+    check(|| {
+        let model = Model::new(2, 0);
+        let first = model.geometry.laps.at(0, 0);
+        for i in 1..=2 {
+            send(model.ring(), A, i);
+            assert_eq!(receive(model.ring(), B), i);
+        }
+        // A process that was stopped since its first claim and take.
+        let late = spawn(&model, move |ring| {
+            ring.header().tail.store(ring.geometry.laps.next(first).0, Ordering::Relaxed);
+            ring.header().head.store(first.0, Ordering::Relaxed);
+        });
+        let writer = spawn(&model, |ring| (3..=4).for_each(|i| send(ring, A, i)));
+        (3..=4).for_each(|i| assert_eq!(receive(model.ring(), B), i));
+        late.join().unwrap();
+        writer.join().unwrap();
+        assert!(model.ring().is_empty());
+    });
+}
+
+// ---------------------------------------------------------------------------
+// Deaths
+// ---------------------------------------------------------------------------
+
+#[test]
+fn a_dead_writers_slot_goes_to_the_next_writer() {
+    for hint_stored in [false, true] {
+        check(move || {
+            let model = Model::new(1, 0);
+            let dead = spawn(&model, move |ring| die_claiming(ring, hint_stored));
+            let recoverer = spawn(&model, move |ring| {
+                dead.join().unwrap();
+                assert_eq!(ring.recover(DEAD, Delivery::AtMostOnce), 1);
+            });
+            // Claims after the death only: until then the word names the dead
+            // or the slot is free, and the dead would not get its claim.
+            let ring = model.ring();
+            while Word(ring.slot(0).word.load(Ordering::Relaxed)).state() != POISON {
+                thread::yield_now();
+            }
+            send(ring, A, 1);
+            assert_eq!(try_receive(ring, A), Some(1));
+            recoverer.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn readers_go_on_after_a_dead_writer() {
+    for hint_stored in [false, true] {
+        bounded(Some(3), move || {
+            let model = Model::new(2, 0);
+            die_claiming(model.ring(), hint_stored);
+            let writer = spawn(&model, |ring| send(ring, A, 1));
+            let recoverer = spawn(&model, |ring| {
+                ring.recover(DEAD, Delivery::AtMostOnce);
+            });
+            assert_eq!(receive(model.ring(), B), 1);
+            writer.join().unwrap();
+            recoverer.join().unwrap();
+            assert!(model.ring().is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_dead_readers_slot_goes_to_the_next_writer() {
+    check(|| {
+        let model = Model::new(1, 0);
+        send(model.ring(), A, 1);
+        let dead = spawn(&model, |ring| assert_eq!(get(&ring.try_take(DEAD).unwrap()), 1));
+        let recoverer = spawn(&model, move |ring| {
+            dead.join().unwrap();
+            assert_eq!(ring.recover(DEAD, Delivery::AtMostOnce), 1);
+            assert_eq!(ring.counts().lost, 1);
+        });
+        send(model.ring(), A, 2);
+        assert_eq!(receive(model.ring(), A), 2);
+        recoverer.join().unwrap();
+    });
+}
+
+#[test]
+fn an_announced_orphan_is_found_with_its_payload() {
+    check(|| {
+        let model = Model::new(2, 0);
+        let dead = spawn(&model, |ring| {
+            send(ring, DEAD, 1);
+            assert_eq!(get(&ring.try_take(DEAD).unwrap()), 1);
+        });
+        let recoverer = spawn(&model, move |ring| {
+            dead.join().unwrap();
+            ring.recover(DEAD, Delivery::AtLeastOnce);
+        });
+        let ring = model.ring();
+        while ring.orphan_epoch() == 0 {
+            thread::yield_now();
+        }
+        let taken = ring.try_adopt(A).expect("announced, and nobody else looks");
+        assert_eq!((get(&taken), taken.redelivered()), (1, true));
+        ring.release(taken);
+        recoverer.join().unwrap();
+    });
+}
+
+#[test]
+fn an_unannounced_orphan_is_ordered_after_its_writer_and_its_dead_reader() {
+    for met in [false, true] {
+        check(move || {
+            let model = Model::new(1, 0);
+            let dead = spawn(&model, |ring| {
+                send(ring, DEAD, 1);
+                assert_eq!(get(&ring.try_take(DEAD).unwrap()), 1);
+            });
+            let recoverer = spawn(&model, move |ring| {
+                dead.join().unwrap();
+                ring.recover(DEAD, Delivery::AtLeastOnce);
+            });
+            let ring = model.ring();
+            // Wait without learning anything, then adopt, and write there.
+            while Word(ring.slot(0).word.load(Ordering::Relaxed)).state() != ORPHAN {
+                thread::yield_now();
+            }
+            if met {
+                assert_eq!(try_receive(ring, A), Some(1));
+            } else {
+                let taken = ring.try_adopt(A).unwrap();
+                assert_eq!(get(&taken), 1);
+                ring.release(taken);
+            }
+            send(ring, A, 2);
+            recoverer.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn two_readers_adopt_one_orphan_once() {
+    bounded(Some(3), || {
+        let model = Model::new(2, before_the_wrap(2));
+        send(model.ring(), A, 1);
+        std::mem::forget(model.ring().try_take(DEAD).unwrap());
+        let got = Arc::new(Mutex::new(0));
+        let recoverer = spawn(&model, |ring| {
+            ring.recover(DEAD, Delivery::AtLeastOnce);
+        });
+        let adopt = |me, got: Arc<Mutex<u32>>| {
+            move |ring: Ring<'_>| {
+                if let Some(taken) = ring.try_adopt(me) {
+                    assert_eq!(get(&taken), 1);
+                    ring.release(taken);
+                    *got.lock().unwrap() += 1;
+                }
+            }
+        };
+        let other = spawn(&model, adopt(A, got.clone()));
+        adopt(B, got.clone())(model.ring());
+        other.join().unwrap();
+        recoverer.join().unwrap();
+        adopt(B, got.clone())(model.ring());
+        assert_eq!(*got.lock().unwrap(), 1);
+    });
+}
+
+#[test]
+fn two_recoverers_of_one_owner_repair_each_word_once() {
+    for delivery in [Delivery::AtMostOnce, Delivery::AtLeastOnce] {
+        bounded(Some(3), move || {
+            let model = Model::new(2, 0);
+            // One slot that it reads, one that it writes.
+            send(model.ring(), A, 1);
+            std::mem::forget(model.ring().try_take(DEAD).unwrap());
+            std::mem::forget(model.ring().try_claim(DEAD).unwrap());
+            let lease = Arc::new(Mutex::new(0));
+            let recover = |lease: Arc<Mutex<usize>>| {
+                move |ring: Ring<'_>| {
+                    let mut repaired = lease.lock().unwrap();
+                    *repaired += ring.recover(DEAD, delivery);
+                }
+            };
+            let one = spawn(&model, recover(lease.clone()));
+            let two = spawn(&model, recover(lease.clone()));
+            let again = try_receive(model.ring(), B);
+            one.join().unwrap();
+            two.join().unwrap();
+            assert_eq!(*lease.lock().unwrap(), 2);
+            let ring = model.ring();
+            let adopted = again.is_none() && ring.try_adopt(B).map(|t| ring.release(t)).is_some();
+            assert_eq!(adopted || again.is_some(), delivery == Delivery::AtLeastOnce);
+            assert_eq!(try_receive(ring, B), None);
+            send(ring, A, 2);
+            send(ring, A, 3);
+            assert_eq!((try_receive(ring, B), try_receive(ring, B)), (Some(2), Some(3)));
+        });
+    }
+}
+
+#[test]
+fn a_recovery_broken_off_is_finished_by_the_next() {
+    // The first recoverer is killed after so many conversions, always before
+    // the announcement.
+    for conversions in 0..=2 {
+        bounded(Some(3), move || {
+            let model = Model::new(2, 0);
+            for i in 1..=2 {
+                send(model.ring(), A, i);
+                std::mem::forget(model.ring().try_take(DEAD).unwrap());
+            }
+            let lease = Arc::new(Mutex::new(()));
+            let first = {
+                let lease = lease.clone();
+                spawn(&model, move |ring| {
+                    let _lease = lease.lock().unwrap();
+                    for index in 0..conversions {
+                        let at = ring.geometry.laps.at(0, index);
+                        let word = ring.load(at);
+                        if word.owner() == Some(DEAD) {
+                            ring.cas(at, word, Word::new(word.lap(), ORPHAN, 0), Ordering::Release);
+                        }
+                    }
+                })
+            };
+            let second = spawn(&model, move |ring| {
+                let _lease = lease.lock().unwrap();
+                ring.recover(DEAD, Delivery::AtLeastOnce);
+            });
+            let ring = model.ring();
+            let (mut sum, mut seen) = (0, 0);
+            while sum < 3 {
+                let epoch = ring.orphan_epoch();
+                if epoch == seen {
+                    thread::yield_now();
+                } else if let Some(taken) = ring.try_adopt(B) {
+                    sum += get(&taken);
+                    ring.release(taken);
+                } else {
+                    seen = epoch;
+                }
+            }
+            assert_eq!((sum, ring.try_adopt(B).is_none()), (3, true));
+            first.join().unwrap();
+            second.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_joiner_may_take_the_number_of_the_recovered() {
+    bounded(Some(3), || {
+        let model = Model::new(2, 0);
+        let dead = spawn(&model, |ring| die_claiming(ring, true));
+        let lease = Arc::new(Mutex::new(()));
+        let joiner = spawn(&model, move |ring| {
+            dead.join().unwrap();
+            {
+                let _lease = lease.lock().unwrap();
+                ring.recover(DEAD, Delivery::AtMostOnce);
+            }
+            send(ring, DEAD, 1);
+        });
+        let ring = model.ring();
+        assert_eq!(receive(ring, A), 1);
+        joiner.join().unwrap();
+        assert!(ring.is_empty());
+    });
+}
