@@ -161,6 +161,10 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A process died while it was writing to the array, which may be
+    /// half-written. Take its [`lock`](crate::Array::lock) and make it clean,
+    /// or overwrite the whole.
+    Poisoned,
     /// The operating system refused.
     Os {
         /// The call that failed.
@@ -220,6 +224,10 @@ impl fmt::Display for Error {
                 write!(f, "index {index} is outside an array of {len} elements")
             }
             Error::Declaration { object, why } => write!(f, "object {object:?}: {why}"),
+            Error::Poisoned => f.write_str(
+                "a process died while it was writing to the array: lock it and make it clean, \
+                 or overwrite the whole",
+            ),
             Error::Os { call, source } => write!(f, "{call}: {source}"),
         }
     }

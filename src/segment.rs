@@ -336,9 +336,9 @@ impl Segment {
         self.attachment.recover_dead(usize::MAX)
     }
 
-    /// Another handle's attachment, as a segment.
-    pub(crate) fn from_attachment(attachment: Arc<Attachment>) -> Segment {
-        Segment { attachment }
+    /// The handle of the only object, as `within` makes it.
+    pub(crate) fn only<H>(&self, within: impl Fn(&Segment, &str) -> Result<H>) -> Result<H> {
+        within(self, &self.attachment.only_object()?.name)
     }
 }
 

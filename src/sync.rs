@@ -51,35 +51,22 @@ impl Witness {
     }
 }
 
-/// A 32-bit word that a process can sleep on.
-///
-/// Ordinary builds use the kernel's *shared* futex; the private flag is never
-/// set, so processes wake each other. Under loom a mutex and a condition
-/// variable stand in: a wait has no time-out there, so a lost wake shows as a
-/// deadlock.
+/// A 32-bit word that a process can sleep on: the kernel's shared futex, or
+/// what the feature `portable-wait` puts in its place.
+#[cfg(not(loom))]
+pub(crate) use crate::os::Futex;
+
+/// Under loom a mutex and a condition variable stand in. A wait has no time-out
+/// here, so a lost wake shows as a deadlock.
+#[cfg(loom)]
 #[derive(Default)]
 pub(crate) struct Futex {
     pub(crate) word: AtomicU32,
-    #[cfg(loom)]
     queue: (loom::sync::Mutex<()>, loom::sync::Condvar),
 }
 
+#[cfg(loom)]
 impl Futex {
-    /// Sleeps while the word is `expected`, for at most `timeout`. May return
-    /// early for any reason; callers look again.
-    #[cfg(not(loom))]
-    pub(crate) fn wait(&self, expected: u32, timeout: core::time::Duration) {
-        crate::os::futex_wait(&self.word, expected, timeout);
-    }
-
-    /// Wakes everybody that sleeps on the word.
-    #[cfg(not(loom))]
-    pub(crate) fn wake_all(&self) {
-        crate::os::futex_wake_all(&self.word);
-    }
-
-    /// See the other build.
-    #[cfg(loom)]
     pub(crate) fn wait(&self, expected: u32, _timeout: core::time::Duration) {
         let guard = self.queue.0.lock().unwrap();
         // The kernel compares under the same lock that a wake takes.
@@ -88,8 +75,6 @@ impl Futex {
         }
     }
 
-    /// See the other build.
-    #[cfg(loom)]
     pub(crate) fn wake_all(&self) {
         let _guard = self.queue.0.lock().unwrap();
         self.queue.1.notify_all();

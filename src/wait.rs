@@ -48,18 +48,14 @@ const SLEEPING: u32 = 1;
 #[derive(Default)]
 pub(crate) struct Event {
     futex: Futex,
-    #[cfg(all(feature = "portable-wait", not(loom)))]
-    portable: crate::os::portable::Shared,
 }
 
 /// A process's view of an [`Event`].
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Waiter<'a> {
     event: &'a Event,
     /// Barriers are asymmetric: sleepers run `membarrier`, notifiers nothing.
     asymmetric: bool,
-    #[cfg(all(feature = "portable-wait", not(loom)))]
-    portable: crate::os::portable::Handle,
 }
 
 /// What a waiting party learnt from one look.
@@ -72,12 +68,7 @@ pub(crate) enum Look<R> {
 
 impl<'a> Waiter<'a> {
     pub(crate) fn new(event: &'a Event, asymmetric: bool) -> Self {
-        Waiter {
-            event,
-            asymmetric,
-            #[cfg(all(feature = "portable-wait", not(loom)))]
-            portable: crate::os::portable::Handle::new(&event.portable),
-        }
+        Waiter { event, asymmetric }
     }
 
     /// Wakes sleepers, if there are any. Call after the publication. Without
@@ -104,15 +95,11 @@ impl<'a> Waiter<'a> {
         let next = (seen | SLEEPING).wrapping_add(1);
         let _ = word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
         self.event.futex.wake_all();
-        #[cfg(all(feature = "portable-wait", not(loom)))]
-        self.portable.signal();
     }
 
     /// Announces a sleeper; returns the word to sleep on. The caller must look
     /// once more before it calls `sleep`.
     fn prepare(&self) -> u32 {
-        #[cfg(all(feature = "portable-wait", not(loom)))]
-        self.portable.clear();
         let ticket = self.event.futex.word.fetch_or(SLEEPING, Ordering::Relaxed) | SLEEPING;
         // Edge W: pairs with the light barrier in `notify`.
         heavy_barrier(self.asymmetric);
@@ -120,11 +107,6 @@ impl<'a> Waiter<'a> {
     }
 
     fn sleep(&self, ticket: u32, timeout: Duration) {
-        #[cfg(all(feature = "portable-wait", not(loom)))]
-        if self.event.futex.word.load(Ordering::Relaxed) == ticket {
-            self.portable.wait(timeout);
-        }
-        #[cfg(not(all(feature = "portable-wait", not(loom))))]
         self.event.futex.wait(ticket, timeout);
     }
 

@@ -2,42 +2,28 @@
 //! they came.
 
 mod fork;
+#[cfg(not(any(feature = "portable-wait", loom)))]
+mod futex;
 mod lease;
 #[cfg(all(feature = "portable-wait", not(loom)))]
-pub(crate) mod portable;
+mod portable;
 pub(crate) mod shm;
 
 use fork::guard_fd;
 pub(crate) use fork::generation;
+#[cfg(not(any(feature = "portable-wait", loom)))]
+pub(crate) use futex::Futex;
 pub(crate) use lease::{LeaseFile, Probe};
+#[cfg(all(feature = "portable-wait", not(loom)))]
+pub(crate) use portable::Futex;
 
-use core::sync::atomic::AtomicU32;
-use rustix::thread::{MembarrierCommand, MembarrierQuery, futex, membarrier_query};
-use std::time::Duration;
+use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier_query};
 
-/// Sleeps while `word` is `expected`, at most `timeout`. Returns early on any
-/// signal or wake-up; the caller looks again.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
-    let timeout = futex::Timespec {
-        tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    // Not private: other processes wake us. EAGAIN (the word has changed),
-    // EINTR and ETIMEDOUT all mean "look again".
-    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+#[cfg(all(test, not(loom)))]
+thread_local! {
+    /// How often this thread has woken sleepers, counted for the tests.
+    pub(crate) static WAKES: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
 }
-
-/// Wakes every thread of every process that sleeps on `word`.
-pub(crate) fn futex_wake_all(word: &AtomicU32) {
-    #[cfg(test)]
-    WAKES.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-    // Fails only for an address that is not mapped.
-    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
-}
-
-/// System calls made to wake sleepers, counted for the tests.
-#[cfg(test)]
-pub(crate) static WAKES: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
 
 /// Whether this kernel has `membarrier(GLOBAL_EXPEDITED)` and let this process
 /// register for it. Registers again in a forked child.

@@ -298,9 +298,7 @@ impl<T: Pod> Queue<T> {
     /// [`Error::NotFound`], [`Error::TypeMismatch`], and what else [`Error`]
     /// lists.
     pub fn open(name: &str) -> Result<Queue<T>> {
-        let segment = Segment::open(name)?;
-        let only = segment.attachment().only_object()?.name.clone();
-        Self::within(&segment, &only)
+        Segment::open(name)?.only(Self::within)
     }
 
     /// Opens the queue, or creates it if there is none. An existing one keeps
@@ -310,9 +308,7 @@ impl<T: Pod> Queue<T> {
     ///
     /// As [`Queue::create`] and [`Queue::open`].
     pub fn open_or_create(name: &str, slots: impl Into<QueueOptions>) -> Result<Queue<T>> {
-        let segment = Segment::builder(name).queue::<T>("queue", slots).open_or_create()?;
-        let only = segment.attachment().only_object()?.name.clone();
-        Self::within(&segment, &only)
+        Segment::builder(name).queue::<T>("queue", slots).open_or_create()?.only(Self::within)
     }
 
     pub(crate) fn within(segment: &Segment, name: &str) -> Result<Queue<T>> {
@@ -345,9 +341,7 @@ impl Queue<[u8]> {
     ///
     /// As [`Queue::open`].
     pub fn open_bytes(name: &str) -> Result<Queue<[u8]>> {
-        let segment = Segment::open(name)?;
-        let only = segment.attachment().only_object()?.name.clone();
-        Self::within_bytes(&segment, &only)
+        Segment::open(name)?.only(Self::within_bytes)
     }
 
     /// Opens the byte queue, or creates it if there is none.
@@ -361,9 +355,7 @@ impl Queue<[u8]> {
         max_len: usize,
     ) -> Result<Queue<[u8]>> {
         let builder = Segment::builder(name).bytes_queue("queue", slots, max_len);
-        let segment = builder.open_or_create()?;
-        let only = segment.attachment().only_object()?.name.clone();
-        Self::within_bytes(&segment, &only)
+        builder.open_or_create()?.only(Self::within_bytes)
     }
 
     pub(crate) fn within_bytes(segment: &Segment, name: &str) -> Result<Queue<[u8]>> {
