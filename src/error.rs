@@ -181,14 +181,15 @@ impl fmt::Display for Error {
             Error::AlreadyExists { name } => {
                 write!(f, "segment {name:?} already exists: open it, or unlink it first")
             }
-            Error::NotFound { name } => write!(f, "segment {name:?} does not exist: create it first"),
+            Error::NotFound { name } => {
+                write!(f, "segment {name:?} does not exist: create it first")
+            }
             Error::PermissionDenied { name, why } => {
                 write!(f, "segment {name:?} may not be used: {why}")
             }
-            Error::NoSpace { needed, available } => write!(
-                f,
-                "no space in shared memory: {needed} bytes needed, {available} available"
-            ),
+            Error::NoSpace { needed, available } => {
+                write!(f, "no space in shared memory: {needed} bytes needed, {available} available")
+            }
             Error::Truncated { expected, found } => write!(
                 f,
                 "segment is truncated: its header says {expected} bytes, the file has {found}"
@@ -197,10 +198,9 @@ impl fmt::Display for Error {
             Error::LayoutVersion { found, expected } => {
                 write!(f, "layout version {found}, this build expects {expected}")
             }
-            Error::WaitMode { found, expected } => write!(
-                f,
-                "the segment's processes sleep by {found}, this process by {expected}"
-            ),
+            Error::WaitMode { found, expected } => {
+                write!(f, "the segment's processes sleep by {found}, this process by {expected}")
+            }
             Error::TypeMismatch { object, expected, found } => {
                 write!(f, "object {object:?} is a {found}; asked for a {expected}")
             }

@@ -52,11 +52,11 @@
 //!     .value::<Pose>("pose")
 //!     .array::<f32>("lidar", 4096)
 //!     .create()?;
-//! robot.value::<Pose>("pose")?.store(Pose { position: [1.0, 2.0, 0.0], heading: 0.5 })?;
+//! robot.value::<Pose>("pose")?.store(Pose { position: [1.0, 2.0, 0.0], heading: 0.5 });
 //!
 //! // In another process:
 //! let robot = Segment::open(name)?;
-//! let pose = robot.value::<Pose>("pose")?.load()?;
+//! let pose = robot.value::<Pose>("pose")?.load();
 //! assert_eq!(pose.heading, 0.5);
 //! # Ok(())
 //! # }
@@ -107,9 +107,9 @@ mod value;
 mod wait;
 mod word;
 
-pub use array::Array;
+pub use array::{Array, ArrayGuard};
 pub use error::{Error, LockError, RecvError, Result, SendError, Shape};
-pub use lock::Lock;
+pub use lock::{Lock, LockGuard};
 pub use memory::{Heap, LINE, Region};
 pub use pipe::{End, Pipe, PipeOptions};
 pub use queue::{BytesSlot, Message, Queue, QueueCounters, QueueOptions, Receiver, Sender, Slot};
@@ -119,6 +119,7 @@ pub use shm::attachment::{ParticipantInfo, Unlink};
 pub use shm::layout::{LAYOUT_VERSION, MAX_OBJECTS, MAX_PARTICIPANTS};
 pub use value::Value;
 pub use wait::SLICE;
+pub use word::bits::{Integer, Number};
 
 /// Types whose every bit pattern is a value, and which have no padding: what
 /// can lie in shared memory. From the crate `bytemuck`.

@@ -1,13 +1,13 @@
 //! Lock: mutual exclusion between processes, which outlives its owner.
 
-use crate::error::{Error, LockError, Result};
+use crate::error::{LockError, Result};
 use crate::memory::Region;
 use crate::ring::Owner;
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
 use crate::wait::deadline;
-use crate::word::lock::{Acquired, LAYOUT, Lock as Word, NotLocked};
+use crate::word::lock::{Acquired, LEN, Lock as Word, NoLock};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) fn declare(name: &str) -> Object {
 }
 
 pub(crate) fn measure(_: &Object) -> Result<usize, &'static str> {
-    Ok(LAYOUT.size())
+    Ok(LEN)
 }
 
 /// # Safety
@@ -55,14 +55,14 @@ pub(crate) fn roles(
     if word.owner() == Some(owner) { vec!["holder"] } else { Vec::new() }
 }
 
-/// Takes a lock word for `me`, recovering its owner if that is dead; `None` at
-/// the deadline.
+/// Takes a lock word for `me`, recovering its owner if that is dead; `None` when
+/// the deadline has passed.
 pub(crate) fn acquire(
     attachment: &Attachment,
     word: &Word<'_>,
     me: Owner,
     deadline: Option<Instant>,
-) -> Option<Result<Acquired>> {
+) -> Result<Option<Acquired>> {
     word.lock(me, deadline, |holder, _| {
         if attachment.is_alive(holder) { Ok(false) } else { attachment.recover(holder) }
     })
@@ -135,7 +135,11 @@ impl Lock {
         Ok(Lock { word, attachment })
     }
 
-    fn guard(&self, identity: Identity, acquired: Acquired) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
+    fn guard(
+        &self,
+        identity: Identity,
+        acquired: Acquired,
+    ) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         let guard = LockGuard { lock: self, identity };
         if acquired.poisoned { Err(LockError::Poisoned(guard)) } else { Ok(guard) }
     }
@@ -149,8 +153,8 @@ impl Lock {
         let identity = self.attachment.identity().map_err(LockError::Failed)?;
         match self.word.try_lock(identity.me) {
             Ok(acquired) => self.guard(identity, acquired),
-            Err(NotLocked::Corrupt(error)) => Err(LockError::Failed(error)),
-            Err(NotLocked::Held(holder)) => {
+            Err(NoLock::Corrupt(error)) => Err(LockError::Failed(error)),
+            Err(NoLock::Held(holder)) => {
                 // A dead holder is seen here too, so that pollers get on.
                 let freed = !self.attachment.is_alive(holder)
                     && self.attachment.recover(holder).map_err(LockError::Failed)?;
@@ -190,9 +194,9 @@ impl Lock {
     ) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         let identity = self.attachment.identity().map_err(LockError::Failed)?;
         match acquire(&self.attachment, &self.word, identity.me, deadline) {
-            Some(Ok(acquired)) => self.guard(identity, acquired),
-            Some(Err(error)) => Err(LockError::Failed(error)),
-            None => Err(LockError::Timeout),
+            Ok(Some(acquired)) => self.guard(identity, acquired),
+            Ok(None) => Err(LockError::Timeout),
+            Err(error) => Err(LockError::Failed(error)),
         }
     }
 
@@ -235,7 +239,7 @@ impl LockGuard<'_> {
     /// order again.
     pub fn make_clean(&mut self) {
         if self.identity.is_current() {
-            self.lock.word.clear_poison();
+            self.lock.word.clear_poison(self.identity.me);
         }
     }
 }
@@ -244,7 +248,7 @@ impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.identity.is_current() {
-            self.lock.word.unlock();
+            self.lock.word.unlock(self.identity.me);
         }
     }
 }

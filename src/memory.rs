@@ -45,11 +45,7 @@ unsafe impl Sync for Region<'_> {}
 impl<'a> Region<'a> {
     /// A region over memory that the caller lends.
     pub fn from_slice(memory: &'a mut [u8]) -> Self {
-        Region {
-            len: memory.len(),
-            base: NonNull::from(memory).cast(),
-            memory: PhantomData,
-        }
+        Region { len: memory.len(), base: NonNull::from(memory).cast(), memory: PhantomData }
     }
 
     /// A region over raw memory.

@@ -13,7 +13,12 @@ pub(crate) unsafe fn init(_object: &Object, _region: Region<'_>) {}
 
 pub(crate) fn sweep(_a: &Attachment, _o: &Object, _r: Region<'_>, _dead: Owner) {}
 
-pub(crate) fn roles(_a: &Attachment, _o: &Object, _r: Region<'_>, _owner: Owner) -> Vec<&'static str> {
+pub(crate) fn roles(
+    _a: &Attachment,
+    _o: &Object,
+    _r: Region<'_>,
+    _owner: Owner,
+) -> Vec<&'static str> {
     Vec::new()
 }
 

@@ -65,9 +65,7 @@ impl WaitMode {
         let able = match self {
             WaitMode::Portable => cfg!(feature = "portable-wait"),
             WaitMode::Fence => !cfg!(feature = "portable-wait"),
-            WaitMode::Membarrier => {
-                !cfg!(feature = "portable-wait") && os::membarrier_register()
-            }
+            WaitMode::Membarrier => !cfg!(feature = "portable-wait") && os::membarrier_register(),
         };
         if able {
             return Ok(());
@@ -529,8 +527,7 @@ impl Builder {
     pub fn create(&self) -> Result<Segment> {
         let mode = self.wait_mode.unwrap_or_else(WaitMode::best);
         mode.check()?;
-        let refuse =
-            |object: &str, why| Err(Error::Declaration { object: object.to_owned(), why });
+        let refuse = |object: &str, why| Err(Error::Declaration { object: object.to_owned(), why });
         if self.participants == 0 || self.participants > MAX_PARTICIPANTS {
             return refuse("", "participants must be from 1 to 4095");
         }

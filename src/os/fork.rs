@@ -124,9 +124,7 @@ fn enlist(fd: RawFd) -> &'static AtomicI32 {
     let mut head = NODES.load(Ordering::Acquire);
     let fresh = Box::into_raw(Box::new(Node { fd: AtomicI32::new(fd), next: head }));
     // Release: pairs with the Acquire loads of the list's head.
-    while let Err(now) =
-        NODES.compare_exchange(head, fresh, Ordering::Release, Ordering::Acquire)
-    {
+    while let Err(now) = NODES.compare_exchange(head, fresh, Ordering::Release, Ordering::Acquire) {
         head = now;
         // SAFETY: not yet published, so this thread alone reaches it.
         unsafe { (*fresh).next = head };

@@ -9,8 +9,8 @@ mod lease;
 mod portable;
 pub(crate) mod shm;
 
-use fork::guard_fd;
 pub(crate) use fork::generation;
+use fork::guard_fd;
 #[cfg(not(any(feature = "portable-wait", loom)))]
 pub(crate) use futex::Futex;
 pub(crate) use lease::{LeaseFile, Probe};
@@ -72,8 +72,8 @@ pub(crate) fn command_name() -> String {
 
 /// 64 unpredictable bits: names and nonces.
 pub(crate) fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
     use core::sync::atomic::{AtomicU64, Ordering};
+    use std::hash::{BuildHasher, Hasher};
     // The hasher's keys are random once per thread and count up, and a forked
     // child inherits them: add what differs.
     static CALLS: AtomicU64 = AtomicU64::new(0);

@@ -49,7 +49,11 @@ impl<T: ?Sized> Receiver<T> {
                     continue;
                 }
                 Err(NoTake::Empty(holder)) => {
-                    if self.is_over() { Err(Refusal::Over) } else { Err(Refusal::NotNow(holder)) }
+                    if self.is_over() {
+                        Err(Refusal::Over)
+                    } else {
+                        Err(Refusal::NotNow(holder))
+                    }
                 }
                 Err(NoTake::Pending(holder)) => Err(Refusal::NotNow(Some(holder))),
                 Err(NoTake::Corrupt(error)) => Err(Refusal::Failed(error)),

@@ -235,14 +235,11 @@ enum Parsed {
 }
 
 /// The parser: judges a header that was found with `ready >= 1` published cells
-/// and `to_end >= 1` cells before the end of the ring of `capacity` cells.
+/// and `to_end >= 1` cells before the end of the ring.
+///
+/// A WRAP at index 0 always has nothing behind it: `ready <= capacity`.
 #[inline(always)]
-const fn parse(
-    header: RecordHeader,
-    ready: usize,
-    to_end: usize,
-    capacity: usize,
-) -> Result<Parsed, &'static str> {
+const fn parse(header: RecordHeader, ready: usize, to_end: usize) -> Result<Parsed, &'static str> {
     let len = header.len as usize;
     match Kind::from_raw(header.kind) {
         Some(kind) => {
@@ -256,7 +253,6 @@ const fn parse(
             }
         }
         None if header.kind != WRAP => Err("kind of the record"),
-        None if to_end == capacity => Err("wrap record at the start of the ring"),
         None if len != (to_end - 1) * CELL => Err("length of the wrap record"),
         None if ready <= to_end => Err("wrap record with nothing behind it"),
         None => Ok(Parsed::Wrap),
@@ -754,7 +750,7 @@ impl<'a> Consumer<'a> {
         let geometry = &self.ring.geometry;
         let index = geometry.laps.index(self.head);
         let header = self.ring.read_header(index);
-        parse(header, self.ready, geometry.until_end(self.head), geometry.laps.capacity())
+        parse(header, self.ready, geometry.until_end(self.head))
             .map_err(|what| bad_record(what, index))
     }
 
@@ -809,10 +805,10 @@ impl<'a> Consumer<'a> {
         // Edge P: Acquire pairs with the Release in `Producer::publish`.
         let raw = self.ring.header().tail.load(Ordering::Acquire);
         let ready = laps.slots_between(self.ring.checked(raw, bad_tail)?, self.head);
-        // Behind the head or behind itself, or more than a turn ahead of what
-        // was released: no producer does that.
+        // Behind the head, or more than a turn ahead of what was released: no
+        // producer does that.
         match usize::try_from(ready) {
-            Ok(ready) if ready >= self.ready && ready <= laps.capacity() - self.passed => {
+            Ok(ready) if ready <= laps.capacity() - self.passed => {
                 self.ready = ready;
                 Ok(())
             }
@@ -980,6 +976,11 @@ mod tests {
             assert!(fresh.is_ready() && fresh.peek().is_err(), "tail {bad:x}");
             ring.header().tail.store(tail.0, Ordering::Relaxed);
         }
+        // A head that goes back, though not behind the truth.
+        ring.header().head.store(laps.forward(head, 4).0, Ordering::Relaxed);
+        assert!(tx.reserve(8).unwrap().is_some());
+        ring.header().head.store(laps.forward(head, 3).0, Ordering::Relaxed);
+        assert!(tx.reserve(32).is_err());
         // A tail that goes back, or that leaves what was not released behind.
         while rx.peek().unwrap().is_some() {
             rx.advance();
@@ -1012,7 +1013,7 @@ mod tests {
                 for ready in 1..=capacity {
                     for kind in 0..8 {
                         for len in (0..90).chain([u32::MAX - 8, u32::MAX - 1, u32::MAX]) {
-                            let found = parse(RecordHeader { len, kind }, ready, to_end, capacity);
+                            let found = parse(RecordHeader { len, kind }, ready, to_end);
                             let padded = 8 + (u64::from(len) + 7) / 8 * 8;
                             let room = 8 * ready.min(to_end) as u64;
                             let legal = match kind {

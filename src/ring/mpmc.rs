@@ -783,16 +783,12 @@ impl<'a> Ring<'a> {
             }
             at
         };
-        let head = find(
-            self.header().head.load(Ordering::Relaxed),
-            &|p| self.resolved(p),
-            |w| matches!(w.state(), READING | ORPHAN),
-        );
-        let tail = find(
-            self.header().tail.load(Ordering::Relaxed),
-            &|p| self.claimed(p),
-            |w| w.state() != FREE,
-        );
+        let head = find(self.header().head.load(Ordering::Relaxed), &|p| self.resolved(p), |w| {
+            matches!(w.state(), READING | ORPHAN)
+        });
+        let tail = find(self.header().tail.load(Ordering::Relaxed), &|p| self.claimed(p), |w| {
+            w.state() != FREE
+        });
         (head, tail)
     }
 

@@ -275,11 +275,9 @@ impl Attachment {
 
     /// The object of this name.
     pub(crate) fn object(&self, name: &str) -> Result<&Object> {
-        self.objects.iter().find(|object| object.name == name).ok_or_else(|| {
-            Error::ObjectUnknown {
-                object: name.to_owned(),
-                known: self.objects.iter().map(|object| object.name.clone()).collect(),
-            }
+        self.objects.iter().find(|object| object.name == name).ok_or_else(|| Error::ObjectUnknown {
+            object: name.to_owned(),
+            known: self.objects.iter().map(|object| object.name.clone()).collect(),
         })
     }
 
@@ -307,7 +305,8 @@ impl Attachment {
     ///
     /// The result must not be used after the attachment is dropped.
     pub(crate) unsafe fn region(&self, object: &Object) -> Result<Region<'static>> {
-        let outside = Error::Corrupt { what: "object outside the segment at", at: object.offset as u64 };
+        let outside =
+            Error::Corrupt { what: "object outside the segment at", at: object.offset as u64 };
         let part = self.whole().part(object.offset, object.len).ok_or(outside)?;
         // SAFETY: inside the mapping, which lives as long as the attachment;
         // the caller promises not to outlive that.
@@ -352,7 +351,9 @@ impl Attachment {
         loop {
             let seen = RENEWING.load(Ordering::Relaxed);
             if seen != mine
-                && RENEWING.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                && RENEWING
+                    .compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
             {
                 break;
             }
@@ -381,8 +382,7 @@ impl Attachment {
     /// Whether `owner` still holds its lease. Unknown counts as alive.
     pub(crate) fn is_alive(&self, owner: Owner) -> bool {
         let Ok(lease) = self.lease() else { return true };
-        owner == lease.me
-            || !matches!(lease.file.probe(lease_byte(owner), 1), Ok(Probe::Free))
+        owner == lease.me || !matches!(lease.file.probe(lease_byte(owner), 1), Ok(Probe::Free))
     }
 
     /// The pid in an owner's entry, as it named itself.
@@ -394,7 +394,10 @@ impl Attachment {
     /// did.
     pub(crate) fn recover(&self, dead: Owner) -> Result<bool> {
         if usize::from(dead.get()) > self.participants {
-            return Err(Error::Corrupt { what: "owner outside the participants' table,", at: dead.get().into() });
+            return Err(Error::Corrupt {
+                what: "owner outside the participants' table,",
+                at: dead.get().into(),
+            });
         }
         let lease = self.lease()?;
         if dead == lease.me {
@@ -534,9 +537,7 @@ impl Drop for Attachment {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
         self.vacate(lease.me);
-        if self.unlink == Unlink::LastOut
-            && lease.file.unlock(lease_byte(lease.me)).is_ok()
-        {
+        if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
             self.retire(&lease);
         }
     }

@@ -177,8 +177,8 @@ pub(crate) fn place(objects: &mut [Object], participants: usize) -> Result<usize
         }
     }
     let overflow = "the segment's size overflows";
-    let mut end = layout::objects_offset(objects.len(), participants)
-        .ok_or_else(|| fail("", overflow))?;
+    let mut end =
+        layout::objects_offset(objects.len(), participants).ok_or_else(|| fail("", overflow))?;
     for object in objects.iter_mut() {
         object.offset = end;
         end = end

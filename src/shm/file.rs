@@ -263,10 +263,9 @@ fn open_fd(name: &str) -> Result<std::os::fd::OwnedFd> {
             name: name.to_owned(),
             why: "its mode does not let this user read and write",
         },
-        Errno::LOOP => Error::PermissionDenied {
-            name: name.to_owned(),
-            why: "it is a symbolic link",
-        },
+        Errno::LOOP => {
+            Error::PermissionDenied { name: name.to_owned(), why: "it is a symbolic link" }
+        }
         Errno::ISDIR | Errno::NXIO => Error::NotASegment { name: name.to_owned() },
         errno => Error::os("open", errno),
     })

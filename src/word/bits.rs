@@ -92,11 +92,7 @@ pub(crate) unsafe fn swap<T: Pod>(at: NonNull<u8>, value: T) -> T {
 ///
 /// As [`load`].
 #[inline(always)]
-pub(crate) unsafe fn compare_exchange<T: Pod>(
-    at: NonNull<u8>,
-    current: T,
-    new: T,
-) -> Result<T, T> {
+pub(crate) unsafe fn compare_exchange<T: Pod>(at: NonNull<u8>, current: T, new: T) -> Result<T, T> {
     by_size!(T, Atomic, Bits => {
         // SAFETY: the caller's promise.
         let word = unsafe { at.cast::<Atomic>().as_ref() };

@@ -49,7 +49,7 @@ const LOCK: usize = match round_up(size_of::<CachePadded<AtomicU64>>(), LINE) {
     Some(offset) => offset,
     None => unreachable!(),
 };
-const COPIES: usize = LOCK + lock::LAYOUT.size();
+const COPIES: usize = LOCK + lock::LEN;
 
 impl Geometry {
     pub(crate) fn new(size: usize) -> Result<Geometry, &'static str> {
@@ -95,7 +95,7 @@ impl<'a> Cell<'a> {
         // fits its layout.
         unsafe {
             region.at::<CachePadded<AtomicU64>>(0).write(CachePadded::new(AtomicU64::new(0)));
-            Lock::init(region.part(LOCK, lock::LAYOUT.size()).unwrap_unchecked());
+            Lock::init(region.part(LOCK, lock::LEN).unwrap_unchecked());
         }
         for copy in 0..2 {
             for word in 0..geometry.words {
@@ -119,7 +119,7 @@ impl<'a> Cell<'a> {
     pub(crate) unsafe fn attach(region: Region<'a>, geometry: Geometry, asymmetric: bool) -> Self {
         // SAFETY: in bounds and initialised, by the caller's promise.
         unsafe {
-            let lock = region.part(LOCK, lock::LAYOUT.size()).unwrap_unchecked();
+            let lock = region.part(LOCK, lock::LEN).unwrap_unchecked();
             Cell {
                 seq: region.at::<CachePadded<AtomicU64>>(0).as_ref(),
                 lock: Lock::attach(lock, asymmetric),
@@ -171,7 +171,10 @@ impl<'a> Cell<'a> {
         let whole = self.geometry.size / 8;
         for (i, word) in words[..whole].iter().enumerate() {
             // SAFETY: i < size / 8, so eight bytes from 8 * i are inside.
-            word.store(unsafe { from.add(i * 8).cast::<u64>().read_unaligned() }, Ordering::Relaxed);
+            word.store(
+                unsafe { from.add(i * 8).cast::<u64>().read_unaligned() },
+                Ordering::Relaxed,
+            );
         }
         let rest = self.geometry.size % 8;
         if rest != 0 {
@@ -225,12 +228,12 @@ impl<'a> Cell<'a> {
     #[cold]
     unsafe fn load_against_writers(&self, to: *mut u8, me: Option<Owner>) {
         for _ in 0..STEP_BUDGET {
-            let locked = me.is_some_and(|me| self.lock.try_lock(me).is_ok());
+            let locked = me.filter(|me| self.lock.try_lock(*me).is_ok());
             // SAFETY: the caller's promise.
             let whole = unsafe { self.try_load(to) };
-            if locked {
-                self.lock.clear_poison();
-                self.lock.unlock();
+            if let Some(me) = locked {
+                self.lock.clear_poison(me);
+                self.lock.unlock(me);
             }
             if whole {
                 return;

@@ -291,6 +291,12 @@ impl<'a> Lock<'a> {
                 .is_ok()
     }
 
+    /// Frees and poisons a lock whose word no correct peer can have written.
+    pub(crate) fn reset(&self) {
+        self.word.store(POISONED, Ordering::Relaxed);
+        self.freed.wake();
+    }
+
     /// Who holds the lock: a moment's truth, for onlookers.
     pub(crate) fn owner(&self) -> Option<Owner> {
         named(self.word.load(Ordering::Relaxed))
