@@ -123,7 +123,7 @@ impl<'a> Cell<'a> {
             Cell {
                 seq: region.at::<CachePadded<AtomicU64>>(0).as_ref(),
                 lock: Lock::attach(lock, asymmetric),
-                copies: region.at(COPIES),
+                copies: region.at::<[u8; 0]>(COPIES).cast(),
                 geometry,
             }
         }
