@@ -161,6 +161,11 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The end of a one-way pipe was asked for what only the other does.
+    OneWay {
+        /// What this end does: `"sends"` or `"receives"`.
+        end: &'static str,
+    },
     /// A process died while it was writing to the array, which may be
     /// half-written. Take its [`lock`](crate::Array::lock) and make it clean,
     /// or overwrite the whole.
@@ -224,6 +229,7 @@ impl fmt::Display for Error {
                 write!(f, "index {index} is outside an array of {len} elements")
             }
             Error::Declaration { object, why } => write!(f, "object {object:?}: {why}"),
+            Error::OneWay { end } => write!(f, "this end of a one-way pipe only {end}"),
             Error::Poisoned => f.write_str(
                 "a process died while it was writing to the array: lock it and make it clean, \
                  or overwrite the whole",

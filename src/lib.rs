@@ -111,7 +111,10 @@ pub use array::{Array, ArrayGuard};
 pub use error::{Error, LockError, RecvError, Result, SendError, Shape};
 pub use lock::{Lock, LockGuard};
 pub use memory::{Heap, LINE, Region};
-pub use pipe::{End, Pipe, PipeOptions};
+pub use pipe::{
+    BytesGrant, BytesMessage, End, Pipe, PipeMessage, PipeOptions, PipeReceiver, PipeSender, PipeSlot,
+    Transport,
+};
 pub use queue::{BytesSlot, Message, Queue, QueueCounters, QueueOptions, Receiver, Sender, Slot};
 pub use ring::mpmc::Delivery;
 pub use segment::{Builder, ObjectInfo, OpenOptions, Segment, Stale, WaitMode};

@@ -135,12 +135,8 @@ impl<'a> Waiter<'a> {
             if let Look::Ready(found) = look() {
                 return Some(found);
             }
-            let now = sync::now();
-            let left = match deadline {
-                Some(at) => at.saturating_duration_since(now),
-                None => Duration::MAX,
-            };
-            if left.is_zero() {
+            let mut now = sync::now();
+            if deadline.is_some_and(|at| now >= at) {
                 return None;
             }
             let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);
@@ -149,8 +145,19 @@ impl<'a> Waiter<'a> {
                 if check(slice_over) {
                     continue;
                 }
+                // Recovering a dead peer takes its time.
+                now = sync::now();
             }
+            let left = deadline.map_or(SLICE, |at| at.saturating_duration_since(now));
             self.sleep(ticket, left.min(SLICE));
         }
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "wait_models.rs"]
+mod models;
+
+#[cfg(all(test, not(loom)))]
+#[path = "wait_tests.rs"]
+mod tests;

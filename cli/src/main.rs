@@ -1,1 +1,58 @@
-fn main() {}
+//! `slipring`: a demonstration of the library between real processes, and tools
+//! for its segments.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod processes;
+mod report;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Whatever goes wrong ends the program, with a message.
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Queues, pipes, values and arrays in named shared memory.
+#[derive(Parser)]
+#[command(name = "slipring", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Options),
+    List(tools::list::Options),
+    Inspect(tools::inspect::Options),
+    Recover(tools::recover::Options),
+    Unlink(tools::unlink::Options),
+    /// What the demonstration's processes are.
+    #[command(hide = true)]
+    Child {
+        /// Process that started it.
+        parent: i32,
+        /// What it does, in JSON.
+        role: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::List(options) => tools::list::run(&options),
+        Command::Inspect(options) => tools::inspect::run(&options),
+        Command::Recover(options) => tools::recover::run(&options),
+        Command::Unlink(options) => tools::unlink::run(&options),
+        Command::Child { parent, role } => demo::child::play(parent, &role),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slipring: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -385,11 +385,6 @@ impl Attachment {
         owner == lease.me || !matches!(lease.file.probe(lease_byte(owner), 1), Ok(Probe::Free))
     }
 
-    /// The pid in an owner's entry, as it named itself.
-    pub(crate) fn pid_of(&self, owner: Owner) -> u32 {
-        self.participant(owner).pid.load(Ordering::Relaxed)
-    }
-
     /// Recovers `dead` unless it is alive or somebody else is at it; whether it
     /// did.
     pub(crate) fn recover(&self, dead: Owner) -> Result<bool> {

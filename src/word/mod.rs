@@ -5,3 +5,4 @@ pub(crate) mod bits;
 pub(crate) mod cell;
 pub(crate) mod lock;
 pub(crate) mod roster;
+pub(crate) mod seat;

@@ -8,8 +8,17 @@
 //! *Over* is derived: a role is gone when its word is zero for everybody, and
 //! once was not. Looking at every word each time would be slow, so whoever
 //! leaves (or recovers) last sets a flag, and whoever reads the flag looks at
-//! the words before it believes it: the flag may be stale either way for a
-//! moment, but a flag that stays down means that somebody still has to leave.
+//! the words before it believes it. The flag may be up wrongly for long, when
+//! somebody enters while the last one leaves; but a flag that stays down means
+//! that somebody still has to leave.
+//!
+//! The words are looked at one after the other, which is no snapshot: where one
+//! enters and another leaves behind the look, each word may be seen at zero
+//! though the role was never without anybody. So each entry is counted, beside
+//! the flags, after the word is up. If the count is the same after the look as
+//! before it, then nobody's entry was over in between, words only went down,
+//! and all were zero at the end of the look. If it is not, somebody came, who
+//! in turn will set the flag and wake, when leaving.
 //!
 //! *Closed by hand* is a flag of its own. A sender claims, and then looks at
 //! the flag; a receiver that found nothing reads the flag, and then looks
@@ -18,13 +27,15 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | L    | `leave`, `expel`: the words | `is_gone` | what the leaver published |
+//! | L    | `leave`, `expel`: the words | `count` | what the leaver published |
+//! | E    | `enter`: the count of entries | `is_gone` | the word that is up |
+//! | D    | `leave`, `expel`: the words, `settle` | `settle`: fence, the words | of two that leave, the other's word (Dekker's pattern) |
 //! | C    | claim, light barrier, `is_closed` | `close`, heavy barrier, look again | the claim, or the flag |
 
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::ring::Owner;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, light_barrier};
+use crate::sync::{AtomicU64, Ordering, fence, light_barrier};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 
@@ -53,7 +64,7 @@ impl Role {
     }
 
     /// Set when nobody has the role any more.
-    const fn gone(self) -> u32 {
+    const fn gone(self) -> u64 {
         match self {
             Role::Sender => 1 << 1,
             Role::Receiver => 1 << 2,
@@ -61,18 +72,33 @@ impl Role {
     }
 
     /// Set for good when somebody takes the role for the first time.
-    const fn ever(self) -> u32 {
+    const fn ever(self) -> u64 {
         self.gone() << 2
+    }
+
+    /// In `flags`: how many handles were ever added in the role.
+    const fn entries(self) -> u64 {
+        match self {
+            Role::Sender => 0x0fff_ffff << 8,
+            Role::Receiver => 0x0fff_ffff << 36,
+        }
+    }
+
+    /// One entry.
+    const fn entry(self) -> u64 {
+        self.entries() & self.entries().wrapping_neg()
     }
 }
 
 /// In `flags`: closed by hand, for good.
-const CLOSED: u32 = 1;
+const CLOSED: u64 = 1;
 
 /// The line before the words.
 #[repr(C)]
 struct Header {
-    flags: CachePadded<AtomicU32>,
+    /// `entries of receivers:28 | entries of senders:28 | flags:8`. The counts
+    /// may wrap: nobody enters 2²⁸ times during one look at the words.
+    flags: CachePadded<AtomicU64>,
 }
 
 const WORDS: usize = match round_up(size_of::<Header>(), LINE) {
@@ -108,7 +134,7 @@ impl<'a> Roster<'a> {
     /// The region must have `len(participants)` bytes, aligned to [`LINE`],
     /// that nobody else uses during the call.
     pub(crate) unsafe fn init(region: Region<'a>, participants: usize) {
-        let header = Header { flags: CachePadded::new(AtomicU32::new(0)) };
+        let header = Header { flags: CachePadded::new(AtomicU64::new(0)) };
         // SAFETY: inside the region by the caller's promise, as are the words.
         unsafe { region.at::<Header>(0).write(header) };
         for i in 0..participants {
@@ -152,12 +178,14 @@ impl<'a> Roster<'a> {
     /// Adds a handle of `me`.
     pub(crate) fn enter(&self, me: Owner, role: Role) -> Result<(), Error> {
         let word = self.word_of(me)?;
-        self.header.flags.fetch_or(role.ever(), Ordering::Relaxed);
+        let flags = &self.header.flags;
+        flags.fetch_or(role.ever(), Ordering::Relaxed);
         word.fetch_add(role.one(), Ordering::Relaxed);
-        // Whoever settles after this finds the word up, or its flag is cleared
-        // here, or it is doubted by `is_gone`.
-        fence(Ordering::SeqCst);
-        self.header.flags.fetch_and(!role.gone(), Ordering::Relaxed);
+        // Only spares others the look at the words: if a leaver that missed the
+        // word sets it afterwards, `is_gone` doubts it.
+        flags.fetch_and(!role.gone(), Ordering::Relaxed);
+        // Edge E: Release pairs with the Acquire in `is_gone`.
+        flags.fetch_add(role.entry(), Ordering::Release);
         Ok(())
     }
 
@@ -165,7 +193,7 @@ impl<'a> Roster<'a> {
     /// those who wait for it).
     pub(crate) fn leave(&self, me: Owner, role: Role) -> bool {
         let Ok(word) = self.word_of(me) else { return false };
-        // Edge L: Release pairs with the Acquire in `is_gone`.
+        // Edge L: Release pairs with the Acquire in `count`.
         word.fetch_sub(role.one(), Ordering::Release);
         self.settle(role)
     }
@@ -173,7 +201,7 @@ impl<'a> Roster<'a> {
     /// Takes a dead participant's handles away; whether a role is gone now.
     pub(crate) fn expel(&self, dead: Owner) -> bool {
         let Ok(word) = self.word_of(dead) else { return false };
-        // Edge L: Release pairs with the Acquire in `is_gone`.
+        // Edge L: Release pairs with the Acquire in `count`.
         word.swap(0, Ordering::Release);
         // Also when the word was zero already: it may have died between leaving
         // and settling.
@@ -183,7 +211,8 @@ impl<'a> Roster<'a> {
 
     /// Sets the flag of a role that nobody has any more.
     fn settle(&self, role: Role) -> bool {
-        // Of two that leave at once, the later one sees both words down.
+        // Edge D: of two that leave at once, the one whose fence is the later
+        // sees both words down.
         fence(Ordering::SeqCst);
         let ever = self.header.flags.load(Ordering::Relaxed) & role.ever() != 0;
         if !ever || self.count(role) != 0 {
@@ -198,7 +227,7 @@ impl<'a> Roster<'a> {
         (0..self.participants)
             // Edge L: Acquire pairs with the Release in `leave` and `expel`.
             .map(|i| role.count(self.word(i).load(Ordering::Acquire)) as usize)
-            .sum()
+            .fold(0, usize::saturating_add)
     }
 
     /// Handles of one participant in this role.
@@ -209,7 +238,15 @@ impl<'a> Roster<'a> {
     /// Whether there was somebody in this role, and nobody is left. What they
     /// published is visible then.
     pub(crate) fn is_gone(&self, role: Role) -> bool {
-        self.header.flags.load(Ordering::Relaxed) & role.gone() != 0 && self.count(role) == 0
+        // Edge E: Acquire pairs with the Release in `enter`. Who is counted
+        // here has its word seen up, unless it has left again.
+        let before = self.header.flags.load(Ordering::Acquire);
+        if before & role.gone() == 0 || self.count(role) != 0 {
+            return false;
+        }
+        // Edge L: whoever had entered before a leaver left is counted here.
+        let after = self.header.flags.load(Ordering::Relaxed);
+        (before ^ after) & role.entries() == 0
     }
 
     /// Closes for good. Wake everybody afterwards.
@@ -231,3 +268,7 @@ impl<'a> Roster<'a> {
         self.is_closed()
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "roster_models.rs"]
+mod models;

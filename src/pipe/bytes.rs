@@ -1,0 +1,978 @@
+//! Pipes of bytes: messages of any length, and streams, over
+//! [`crate::ring::bytes`].
+//!
+//! A message that fits goes as one record. A longer one goes in pieces: the
+//! first begins with the whole length, so that the receiver can tell a buffer
+//! that is too small before the rest is there. A sender that is killed between
+//! two pieces, or times out, leaves a message without its end; the receiver
+//! drops it when the next one begins. A receiver that is killed between two
+//! pieces has given the first ones back: its successor passes over the rest.
+
+use super::sealed::Sealed;
+use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
+use crate::error::{Error, RecvError, Result, SendError};
+use crate::memory::Region;
+use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Record, Ring};
+use crate::wait::{Look, deadline};
+use crate::word::seat::State;
+use core::ops::{Deref, DerefMut};
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// A first piece begins with the length of the message.
+const PREFIX: usize = 8;
+
+/// Most memory that a length alone, which a hostile peer may have made up, gets
+/// reserved.
+const RESERVED_UNSEEN: usize = 1 << 20;
+
+/// A consumer, and what it knows beside its position.
+#[derive(Debug)]
+pub struct Assembly {
+    consumer: Consumer<'static>,
+    /// The pieces so far of a message that came in pieces.
+    partial: Option<Partial>,
+    /// Bytes of the next message that were read as a stream.
+    read: usize,
+}
+
+#[derive(Debug)]
+struct Partial {
+    data: Vec<u8>,
+    len: usize,
+}
+
+impl Partial {
+    fn is_whole(&self) -> bool {
+        self.data.len() == self.len
+    }
+}
+
+impl Sealed for [u8] {
+    type Producer = Producer<'static>;
+    type Consumer = Assembly;
+
+    unsafe fn producer(ring: Region<'static>, geometry: Geometry) -> Result<Self::Producer> {
+        // SAFETY: handed on.
+        unsafe { attach(ring, geometry)?.producer() }
+    }
+
+    unsafe fn consumer(ring: Region<'static>, geometry: Geometry) -> Result<Self::Consumer> {
+        // SAFETY: handed on.
+        let consumer = unsafe { attach(ring, geometry)?.consumer() }?;
+        Ok(Assembly { consumer, partial: None, read: 0 })
+    }
+}
+
+/// # Safety
+///
+/// As [`Ring::attach`].
+unsafe fn attach(ring: Region<'static>, geometry: Geometry) -> Result<Ring<'static>> {
+    match geometry {
+        // SAFETY: handed on.
+        Geometry::Bytes(geometry) => Ok(unsafe { Ring::attach(ring, geometry) }),
+        Geometry::Typed(_) => Err(Error::Corrupt { what: "flags of a pipe", at: 0 }),
+    }
+}
+
+/// When a sender stops waiting.
+#[derive(Clone, Copy)]
+enum Until {
+    Now,
+    Deadline(Option<Instant>),
+}
+
+impl PipeSender<[u8]> {
+    /// Longest message that goes as one piece, in place and without waiting for
+    /// the receiver: about half of the ring.
+    pub fn max_in_place(&self) -> usize {
+        self.producer.ring().geometry().max_record()
+    }
+
+    /// Fails when nobody will receive, or the end must be taken anew.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<(), SendError<()>> {
+        if !self.post.is_current() {
+            self.renew().map_err(|error| SendError::Failed((), error))?;
+        }
+        match self.post.peer() {
+            State::Left | State::Died(_) => Err(SendError::Closed(())),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        self.post.renew()?;
+        // SAFETY: the seat was just taken, so this is the only producer; the
+        // one from before the fork is dropped here.
+        self.producer = unsafe { self.producer.ring().producer() }?;
+        Ok(())
+    }
+
+    /// Space for `len` bytes, which fit in place.
+    #[inline]
+    fn grant(&mut self, len: usize, until: Until) -> Result<Grant, SendError<()>> {
+        self.ready()?;
+        match self.producer.reserve(len) {
+            Ok(Some(grant)) => Ok(grant),
+            Ok(None) => self.grant_waiting(len, until),
+            Err(error) => Err(SendError::Failed((), error)),
+        }
+    }
+
+    #[cold]
+    fn grant_waiting(&mut self, len: usize, until: Until) -> Result<Grant, SendError<()>> {
+        self.wait_for_room(len, until)?;
+        match self.producer.reserve(len) {
+            Ok(Some(grant)) => Ok(grant),
+            // Room once seen does not go away.
+            Ok(None) => Err(SendError::Full(())),
+            Err(error) => Err(SendError::Failed((), error)),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
+        let Until::Deadline(deadline) = until else {
+            self.post.missed().map_err(|error| SendError::Failed((), error))?;
+            return Err(SendError::Full(()));
+        };
+        // Nobody releases what was not published.
+        self.publish();
+        let PipeSender { producer, post } = self;
+        let waited = post.wait(deadline, || match (producer.is_ready(len), post.peer()) {
+            (true, _) | (_, State::Left | State::Died(_)) => Look::Ready(Ok(())),
+            _ => Look::NotYet,
+        });
+        match waited {
+            None => Err(SendError::Timeout(())),
+            Some(Err(error)) => Err(SendError::Failed((), error)),
+            Some(Ok(())) => self.ready(),
+        }
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) {
+        if self.producer.is_dirty() {
+            self.producer.publish();
+            self.post.direction.readable.notify();
+        }
+    }
+
+    /// Puts a message into the ring, whole or in pieces; publishes the pieces.
+    #[inline]
+    fn put(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
+        let max = self.max_in_place();
+        if message.len() <= max {
+            let grant = self.grant(message.len(), until)?;
+            fill(&grant, 0, message);
+            self.producer.commit(Kind::Whole, message.len());
+            return Ok(());
+        }
+        match until {
+            Until::Now => {
+                Err(SendError::Failed((), Error::TooLarge { len: message.len(), max }))
+            }
+            Until::Deadline(_) => self.put_in_pieces(message, until),
+        }
+    }
+
+    #[cold]
+    fn put_in_pieces(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
+        // Not less than this at a time, but for the last piece.
+        let least = (self.max_in_place() / 2).max(PREFIX + 1);
+        let mut rest = message;
+        let mut first = true;
+        while first || !rest.is_empty() {
+            let prefix = if first { PREFIX } else { 0 };
+            let wanted = prefix + rest.len();
+            self.ready()?;
+            let room = loop {
+                match self.producer.room(wanted) {
+                    Ok(Some(room)) if room >= wanted.min(least) => break room,
+                    Ok(_) => self.wait_for_room(wanted.min(least), until)?,
+                    Err(error) => return Err(SendError::Failed((), error)),
+                }
+            };
+            let grant = self.grant(room, until)?;
+            if first {
+                fill(&grant, 0, &(message.len() as u64).to_le_bytes());
+            }
+            let (piece, more) = rest.split_at(room - prefix);
+            fill(&grant, prefix, piece);
+            let kind = match (first, more.is_empty()) {
+                (true, _) => Kind::First,
+                (false, false) => Kind::Middle,
+                (false, true) => Kind::Last,
+            };
+            self.producer.commit(kind, room);
+            self.publish();
+            (rest, first) = (more, false);
+        }
+        Ok(())
+    }
+
+    fn send_until(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
+        self.put(message, until)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` when the other end is gone, or `Failed`; the latter
+    /// with [`Error::TooLarge`] for a message that does not go in one piece.
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.send_until(message, Until::Now)
+    }
+
+    /// Sends a message of any length, waiting for room for as long as it takes.
+    /// One that is longer than [`PipeSender::max_in_place`] goes in pieces, and
+    /// so waits for the receiver.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.send_until(message, Until::Deadline(None))
+    }
+
+    /// Sends, waiting for room for at most `timeout`. A message that goes in
+    /// pieces and is not through by then is dropped by the receiver.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`.
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError<()>> {
+        self.send_until(message, Until::Deadline(deadline(timeout)))
+    }
+
+    /// Sends, waiting for room until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeSender::send_timeout`].
+    pub fn send_deadline(&mut self, message: &[u8], at: Instant) -> Result<(), SendError<()>> {
+        self.send_until(message, Until::Deadline(Some(at)))
+    }
+
+    /// Sends all messages in order, and shows them to the receiver together as
+    /// far as they fit.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the number of messages that were sent.
+    pub fn send_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<(), SendError<usize>> {
+        for (sent, message) in messages.iter().enumerate() {
+            let put = self.put(message.as_ref(), Until::Deadline(None));
+            if let Err(error) = put {
+                self.publish();
+                return Err(error.map(|()| sent));
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Room for a message of up to `len` bytes, to be written in place, waiting
+    /// for as long as it takes. Nothing is held up by it: what is not committed
+    /// does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, or `Failed`, which includes [`Error::TooLarge`] above
+    /// [`PipeSender::max_in_place`].
+    pub fn reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
+        let grant = self.grant(len, Until::Deadline(None))?;
+        Ok(BytesGrant { grant, sender: self })
+    }
+
+    /// Room for a message of up to `len` bytes, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, and as [`PipeSender::reserve`].
+    pub fn try_reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
+        let grant = self.grant(len, Until::Now)?;
+        Ok(BytesGrant { grant, sender: self })
+    }
+}
+
+/// Copies into a grant that is as long as both.
+#[inline(always)]
+fn fill(grant: &Grant, at: usize, bytes: &[u8]) {
+    debug_assert!(at + bytes.len() <= grant.len());
+    // SAFETY: callers reserved `at + bytes.len()` bytes or more, which are the
+    // producer's alone until it publishes.
+    unsafe { grant.ptr().as_ptr().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+}
+
+/// Room for one message: write it in place, then
+/// [`commit`](BytesGrant::commit) as much as it took. Dropping it gives the room
+/// back.
+#[must_use = "a message that is not committed is not sent"]
+pub struct BytesGrant<'a> {
+    sender: &'a mut PipeSender<[u8]>,
+    grant: Grant,
+}
+
+impl BytesGrant<'_> {
+    /// Sends the first `len` bytes, at most all. In a forked child, where the
+    /// end is the parent's, this does nothing.
+    pub fn commit(self, len: usize) {
+        if self.sender.post.is_current() {
+            self.sender.producer.commit(Kind::Whole, len.min(self.grant.len()));
+            self.sender.publish();
+        }
+    }
+}
+
+impl Deref for BytesGrant<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: initialised bytes (whatever they are), the producer's alone.
+        unsafe { core::slice::from_raw_parts(self.grant.ptr().as_ptr(), self.grant.len()) }
+    }
+}
+
+impl DerefMut for BytesGrant<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`.
+        unsafe { core::slice::from_raw_parts_mut(self.grant.ptr().as_ptr(), self.grant.len()) }
+    }
+}
+
+impl fmt::Debug for BytesGrant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BytesGrant").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Where the next message is.
+enum Found {
+    /// In the ring.
+    Record(Record),
+    /// In `partial`, whole.
+    Assembled,
+}
+
+impl Assembly {
+    /// The bytes of a record.
+    fn bytes(record: &Record) -> &[u8] {
+        // SAFETY: published, and checked by the consumer to lie inside the
+        // ring; nobody writes there until it is released, and callers let go of
+        // it before that.
+        unsafe { core::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) }
+    }
+
+    /// The next whole message, if it is there. Pieces are taken out of the ring
+    /// on the way; `released` is told when some were. A message longer than
+    /// `room` is reported by its length as soon as that is known.
+    fn next(
+        &mut self,
+        room: usize,
+        mut released: impl FnMut(),
+    ) -> Result<Option<Found>, RecvError> {
+        let corrupt = |what, at: usize| RecvError::Failed(Error::Corrupt { what, at: at as u64 });
+        loop {
+            if let Some(partial) = &self.partial {
+                if partial.len - self.read.min(partial.len) > room {
+                    let needed = partial.len - self.read.min(partial.len);
+                    return Err(RecvError::Failed(Error::BufferTooSmall { needed, len: room }));
+                }
+                if partial.is_whole() {
+                    return Ok(Some(Found::Assembled));
+                }
+            }
+            let Some(record) = self.consumer.peek()? else { return Ok(None) };
+            let bytes = Self::bytes(&record);
+            match record.kind() {
+                Kind::Whole => {
+                    // A message that had begun will not end.
+                    if self.partial.take().is_some() {
+                        self.read = 0;
+                    }
+                    let needed = bytes.len() - self.read.min(bytes.len());
+                    if needed > room {
+                        return Err(RecvError::Failed(Error::BufferTooSmall { needed, len: room }));
+                    }
+                    return Ok(Some(Found::Record(record)));
+                }
+                Kind::First => {
+                    let Some((prefix, piece)) = bytes.split_first_chunk::<PREFIX>() else {
+                        return Err(corrupt("first piece without a length, of", bytes.len()));
+                    };
+                    let Ok(len) = usize::try_from(u64::from_le_bytes(*prefix)) else {
+                        return Err(corrupt("length of a message in pieces:", usize::MAX));
+                    };
+                    if piece.len() > len {
+                        return Err(corrupt("length of a message in pieces:", len));
+                    }
+                    let mut data = Vec::with_capacity(len.min(RESERVED_UNSEEN));
+                    data.extend_from_slice(piece);
+                    self.partial = Some(Partial { data, len });
+                    self.read = 0;
+                }
+                Kind::Middle | Kind::Last => match &mut self.partial {
+                    Some(partial) => {
+                        let missing = partial.len - partial.data.len();
+                        let last = record.kind() == Kind::Last;
+                        if bytes.len() > missing || last != (bytes.len() == missing) {
+                            return Err(corrupt("piece of a message, too long or short:", bytes.len()));
+                        }
+                        partial.data.extend_from_slice(bytes);
+                    }
+                    // Its beginning went down with a dead receiver.
+                    None => {}
+                },
+            }
+            self.consumer.advance();
+            self.consumer.release();
+            released();
+        }
+    }
+
+    /// Done with the message that `next` found.
+    fn finish(&mut self, found: &Found) {
+        match found {
+            Found::Record(_) => {
+                self.consumer.advance();
+                self.consumer.release();
+            }
+            Found::Assembled => self.partial = None,
+        }
+        self.read = 0;
+    }
+}
+
+impl PipeReceiver<[u8]> {
+    /// The next whole message; `None` if there is none now.
+    #[inline]
+    fn look(&mut self, room: usize) -> Result<Option<Found>, RecvError> {
+        if !self.post.is_current() {
+            self.renew()?;
+        }
+        let writable = &self.post.direction.writable;
+        if let Some(found) = self.consumer.next(room, || writable.notify())? {
+            return Ok(Some(found));
+        }
+        let Some(end) = end_of_stream(self.post.peer()) else { return Ok(None) };
+        // What was sent before the end is visible now.
+        match self.consumer.next(room, || writable.notify())? {
+            Some(found) => Ok(Some(found)),
+            None => {
+                // A message that had begun will not end.
+                self.consumer.partial = None;
+                self.consumer.read = 0;
+                Err(end)
+            }
+        }
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        self.post.renew()?;
+        // SAFETY: the seat was just taken, so this is the only consumer; the
+        // one from before the fork is dropped here.
+        let consumer = unsafe { self.consumer.consumer.ring().consumer() }?;
+        self.consumer = Assembly { consumer, partial: None, read: 0 };
+        Ok(())
+    }
+
+    fn look_now(&mut self, room: usize) -> Result<Found, RecvError> {
+        match self.look(room)? {
+            Some(found) => Ok(found),
+            None => {
+                self.post.missed()?;
+                Err(RecvError::Empty)
+            }
+        }
+    }
+
+    fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
+        loop {
+            if let Some(found) = self.look(room)? {
+                return Ok(found);
+            }
+            let PipeReceiver { consumer, post } = self;
+            let waited = post.wait(deadline, || {
+                if consumer.consumer.is_ready() || end_of_stream(post.peer()).is_some() {
+                    Look::Ready(Ok(()))
+                } else {
+                    Look::NotYet
+                }
+            });
+            match waited {
+                None => return Err(RecvError::Timeout),
+                Some(done) => done?,
+            }
+        }
+    }
+
+    /// The bytes of the message that was found, past what was read of it.
+    fn slice(&self, found: &Found) -> *const [u8] {
+        let (bytes, len): (*const u8, usize) = match (found, &self.consumer.partial) {
+            (Found::Record(record), _) => (record.ptr().as_ptr(), record.len()),
+            (Found::Assembled, Some(partial)) => (partial.data.as_ptr(), partial.data.len()),
+            (Found::Assembled, None) => (core::ptr::dangling(), 0),
+        };
+        let read = self.consumer.read.min(len);
+        // SAFETY: read <= len.
+        core::ptr::slice_from_raw_parts(unsafe { bytes.add(read) }, len - read)
+    }
+
+    fn finish(&mut self, found: &Found) {
+        self.consumer.finish(found);
+        self.post.direction.writable.notify();
+    }
+
+    fn copy_out(&mut self, found: Found) -> Vec<u8> {
+        let message = match (&found, &mut self.consumer.partial) {
+            (Found::Assembled, Some(partial)) => {
+                let mut data = core::mem::take(&mut partial.data);
+                data.drain(..self.consumer.read.min(data.len()));
+                data
+            }
+            // SAFETY: as in `Assembly::bytes`; copied before the release.
+            _ => unsafe { &*self.slice(&found) }.to_vec(),
+        };
+        self.finish(&found);
+        message
+    }
+
+    fn copy_into(&mut self, found: &Found, buffer: &mut [u8]) -> usize {
+        // SAFETY: as in `Assembly::bytes`; copied before the release.
+        let message = unsafe { &*self.slice(found) };
+        let len = message.len();
+        buffer[..len].copy_from_slice(message);
+        self.finish(found);
+        len
+    }
+
+    /// Receives a copy without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed`, `PeerDied` or `Failed`. A message whose last piece is
+    /// not there counts as none.
+    pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        let found = self.look_now(usize::MAX)?;
+        Ok(self.copy_out(found))
+    }
+
+    /// Receives a copy, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `PeerDied` or `Failed`.
+    pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        let found = self.look_by(usize::MAX, None)?;
+        Ok(self.copy_out(found))
+    }
+
+    /// Receives a copy, waiting for at most `timeout`. The pieces of a message
+    /// that are there by then are kept for the next call.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed`, `PeerDied` or `Failed`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Vec<u8>, RecvError> {
+        let found = self.look_by(usize::MAX, deadline(timeout))?;
+        Ok(self.copy_out(found))
+    }
+
+    /// Receives a copy, waiting until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv_timeout`].
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<Vec<u8>, RecvError> {
+        let found = self.look_by(usize::MAX, Some(at))?;
+        Ok(self.copy_out(found))
+    }
+
+    /// Receives into a buffer, without allocating for messages that go in one
+    /// piece; returns the message's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv`]; [`Error::BufferTooSmall`] inside `Failed`,
+    /// with the length that is needed, and the message is kept.
+    pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        let found = self.look_by(buffer.len(), None)?;
+        Ok(self.copy_into(&found, buffer))
+    }
+
+    /// Receives into a buffer, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, and as [`PipeReceiver::recv_into`].
+    pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        let found = self.look_now(buffer.len())?;
+        Ok(self.copy_into(&found, buffer))
+    }
+
+    /// Receives into a buffer, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, and as [`PipeReceiver::recv_into`].
+    pub fn recv_into_timeout(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> Result<usize, RecvError> {
+        let found = self.look_by(buffer.len(), deadline(timeout))?;
+        Ok(self.copy_into(&found, buffer))
+    }
+
+    /// Waits for a message, then appends copies of it and of what else is there
+    /// to `to`, up to `max` messages; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv`], if not even one came.
+    pub fn recv_many(&mut self, to: &mut Vec<Vec<u8>>, max: usize) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        let first = self.recv()?;
+        to.push(first);
+        let mut count = 1;
+        // An error will be found again by the next call.
+        while count < max
+            && let Ok(Some(found)) = self.look(usize::MAX)
+        {
+            let message = self.copy_out(found);
+            to.push(message);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The next message in place, waiting for as long as it takes. Dropping the
+    /// guard releases it; a guard that is forgotten gives the message again.
+    /// (A message that came in pieces is lent from the receiver's own memory.)
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `PeerDied` or `Failed`.
+    pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
+        let found = self.look_by(usize::MAX, None)?;
+        Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
+    }
+
+    /// The next message in place, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    pub fn try_peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
+        let found = self.look_now(usize::MAX)?;
+        Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
+    }
+
+    /// Waits until there is something to receive (a whole message, or the end
+    /// of the stream), for at most `timeout`; whether there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`], [`Error::Os`]; [`Error::Busy`] in a forked child
+    /// whose parent holds the end.
+    pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
+        match self.look_by(usize::MAX, deadline(timeout)) {
+            Ok(_) | Err(RecvError::Closed | RecvError::PeerDied { .. }) => Ok(true),
+            Err(RecvError::Failed(error)) => Err(error),
+            Err(RecvError::Empty | RecvError::Timeout) => Ok(false),
+        }
+    }
+}
+
+/// A received message, lent in place. Dropping it releases it.
+pub struct BytesMessage<'a> {
+    receiver: &'a mut PipeReceiver<[u8]>,
+    found: Found,
+    bytes: *const [u8],
+}
+
+impl BytesMessage<'_> {
+    /// Releases the message: the same as dropping it.
+    pub fn release(self) {}
+}
+
+impl Deref for BytesMessage<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: in the ring, not released before this guard drops; or in the
+        // receiver's memory, which the guard borrows exclusively.
+        unsafe { &*self.bytes }
+    }
+}
+
+impl Drop for BytesMessage<'_> {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if self.receiver.post.is_current() {
+            self.receiver.finish(&self.found);
+        }
+    }
+}
+
+impl fmt::Debug for BytesMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BytesMessage").field(&&**self).finish()
+    }
+}
+
+fn write_error(error: SendError<()>) -> io::Error {
+    match error {
+        SendError::Closed(()) => io::ErrorKind::BrokenPipe.into(),
+        SendError::Full(()) => io::ErrorKind::WouldBlock.into(),
+        SendError::Timeout(()) => io::ErrorKind::TimedOut.into(),
+        SendError::Failed((), error) => io::Error::other(error),
+    }
+}
+
+/// The pipe as a stream: a write sends as much as there is room for, as one
+/// message.
+impl io::Write for PipeSender<[u8]> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        self.ready().map_err(write_error)?;
+        let until = Until::Deadline(None);
+        let room = loop {
+            match self.producer.room(bytes.len()).map_err(io::Error::other)? {
+                Some(room) if room > 0 => break room,
+                _ => self.wait_for_room(1, until).map_err(write_error)?,
+            }
+        };
+        self.send_until(&bytes[..room], until).map_err(write_error)?;
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The pipe as a stream: a read takes what is left of the next message,
+/// whatever its borders. The end of the stream is `Ok(0)` if the other end was
+/// dropped, and `ConnectionReset` if its process died.
+///
+/// What is left of a message after a read is the next message for `recv`.
+impl io::Read for PipeReceiver<[u8]> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let found = match self.look_by(usize::MAX, None) {
+                Ok(found) => found,
+                Err(RecvError::Closed) => return Ok(0),
+                Err(error @ RecvError::PeerDied { .. }) => {
+                    return Err(io::Error::new(io::ErrorKind::ConnectionReset, error));
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            // SAFETY: as in `Assembly::bytes`.
+            let rest = unsafe { &*self.slice(&found) };
+            let len = rest.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&rest[..len]);
+            if len == rest.len() {
+                self.finish(&found);
+            } else {
+                self.consumer.read += len;
+            }
+            // An empty message is not the end of the stream.
+            if len > 0 {
+                return Ok(len);
+            }
+        }
+    }
+}
+
+fn one_way(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, error)
+}
+
+impl io::Write for Pipe<[u8]> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sending().map_err(one_way)?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Read for Pipe<[u8]> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.receiving_or_error().map_err(one_way)?.read(buffer)
+    }
+}
+
+/// Sending and receiving without taking the end apart: see [`PipeSender`] and
+/// [`PipeReceiver`]. On an end of a one-way pipe the missing half fails with
+/// [`Error::OneWay`].
+impl Pipe<[u8]> {
+    fn sending_bytes(&mut self) -> Result<&mut PipeSender<[u8]>, SendError<()>> {
+        self.sending().map_err(|error| SendError::Failed((), error))
+    }
+
+    /// See [`PipeSender::try_send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.sending_bytes()?.try_send(message)
+    }
+
+    /// See [`PipeSender::send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
+        self.sending_bytes()?.send(message)
+    }
+
+    /// See [`PipeSender::send_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError<()>> {
+        self.sending_bytes()?.send_timeout(message, timeout)
+    }
+
+    /// See [`PipeSender::send_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_deadline(&mut self, message: &[u8], at: Instant) -> Result<(), SendError<()>> {
+        self.sending_bytes()?.send_deadline(message, at)
+    }
+
+    /// See [`PipeSender::send_many`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<(), SendError<usize>> {
+        self.sending().map_err(|error| SendError::Failed(0, error))?.send_many(messages)
+    }
+
+    /// See [`PipeSender::reserve`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
+        self.sending_bytes()?.reserve(len)
+    }
+
+    /// See [`PipeReceiver::try_recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        self.receiving()?.try_recv()
+    }
+
+    /// See [`PipeReceiver::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        self.receiving()?.recv()
+    }
+
+    /// See [`PipeReceiver::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Vec<u8>, RecvError> {
+        self.receiving()?.recv_timeout(timeout)
+    }
+
+    /// See [`PipeReceiver::recv_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<Vec<u8>, RecvError> {
+        self.receiving()?.recv_deadline(at)
+    }
+
+    /// See [`PipeReceiver::recv_into`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        self.receiving()?.recv_into(buffer)
+    }
+
+    /// See [`PipeReceiver::try_recv_into`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        self.receiving()?.try_recv_into(buffer)
+    }
+
+    /// See [`PipeReceiver::recv_into_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_into_timeout(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> Result<usize, RecvError> {
+        self.receiving()?.recv_into_timeout(buffer, timeout)
+    }
+
+    /// See [`PipeReceiver::recv_many`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_many(&mut self, to: &mut Vec<Vec<u8>>, max: usize) -> Result<usize, RecvError> {
+        self.receiving()?.recv_many(to, max)
+    }
+
+    /// See [`PipeReceiver::peek`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
+        self.receiving()?.peek()
+    }
+
+    /// See [`PipeReceiver::poll`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
+        self.receiving_or_error()?.poll(timeout)
+    }
+}

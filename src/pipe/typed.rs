@@ -1,0 +1,593 @@
+//! Pipes of values: one Pod value per slot, over [`crate::ring::spsc`].
+
+use super::sealed::Sealed;
+use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
+use crate::error::{Error, RecvError, Result, SendError};
+use crate::memory::Region;
+use crate::ring::spsc::{Consumer, Producer, Ring};
+use crate::wait::{Look, deadline};
+use crate::word::seat::State;
+use bytemuck::Pod;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+impl<T: Pod> Sealed for T {
+    type Producer = Producer<'static>;
+    type Consumer = Consumer<'static>;
+
+    unsafe fn producer(ring: Region<'static>, geometry: Geometry) -> Result<Self::Producer> {
+        // SAFETY: handed on.
+        unsafe { attach(ring, geometry)?.producer() }
+    }
+
+    unsafe fn consumer(ring: Region<'static>, geometry: Geometry) -> Result<Self::Consumer> {
+        // SAFETY: handed on.
+        unsafe { attach(ring, geometry)?.consumer() }
+    }
+}
+
+/// # Safety
+///
+/// As [`Ring::attach`].
+unsafe fn attach(ring: Region<'static>, geometry: Geometry) -> Result<Ring<'static>> {
+    match geometry {
+        // SAFETY: handed on.
+        Geometry::Typed(geometry) => Ok(unsafe { Ring::attach(ring, geometry) }),
+        Geometry::Bytes(_) => Err(Error::Corrupt { what: "flags of a pipe", at: 0 }),
+    }
+}
+
+impl<T: Pod> PipeSender<T> {
+    /// A place for the next message; `None` if there is none now.
+    #[inline(always)]
+    fn place(&mut self) -> Result<Option<NonNull<u8>>, SendError<()>> {
+        if !self.post.is_current() {
+            self.renew().map_err(|error| SendError::Failed((), error))?;
+        }
+        if let State::Left | State::Died(_) = self.post.peer() {
+            return Err(SendError::Closed(()));
+        }
+        self.producer.try_claim().map_err(|error| SendError::Failed((), error))
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        self.post.renew()?;
+        // SAFETY: the seat was just taken, so this is the only producer; the
+        // one from before the fork is dropped here.
+        self.producer = unsafe { self.producer.ring().producer() }?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn place_now(&mut self) -> Result<NonNull<u8>, SendError<()>> {
+        match self.place()? {
+            Some(place) => Ok(place),
+            None => {
+                self.post.missed().map_err(|error| SendError::Failed((), error))?;
+                Err(SendError::Full(()))
+            }
+        }
+    }
+
+    #[inline]
+    fn place_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
+        match self.place()? {
+            Some(place) => Ok(place),
+            None => self.place_waiting(deadline),
+        }
+    }
+
+    #[cold]
+    fn place_waiting(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
+        let PipeSender { producer, post } = self;
+        let waited = post.wait(deadline, || match (producer.is_ready(), post.peer()) {
+            (_, State::Left | State::Died(_)) => Look::Ready(Ok(())),
+            (true, _) => Look::Ready(Ok(())),
+            _ => Look::NotYet,
+        });
+        match waited {
+            None => Err(SendError::Timeout(())),
+            Some(Err(error)) => Err(SendError::Failed((), error)),
+            // Room once seen does not go away.
+            Some(Ok(())) => self.place()?.ok_or(SendError::Full(())),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, place: NonNull<u8>, message: T) {
+        // SAFETY: a free slot of the ring, the producer's alone, sized and
+        // aligned for the object's element, found to be `T` when the pipe was
+        // opened.
+        unsafe { place.cast::<T>().write(message) };
+        self.producer.commit();
+        self.post.direction.readable.notify();
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` when the other end is gone, or `Failed`, with the
+    /// message.
+    #[inline]
+    pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
+        let place = self.place_now().map_err(|error| error.map(|()| message))?;
+        self.put(place, message);
+        Ok(())
+    }
+
+    /// Sends, waiting for room for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the message.
+    #[inline]
+    pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
+        self.send_by(message, None)
+    }
+
+    /// Sends, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed` or `Failed`, with the message.
+    pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.send_by(message, deadline(timeout))
+    }
+
+    /// Sends, waiting for room until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeSender::send_timeout`].
+    pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
+        self.send_by(message, Some(at))
+    }
+
+    #[inline]
+    fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
+        let place = self.place_by(deadline).map_err(|error| error.map(|()| message))?;
+        self.put(place, message);
+        Ok(())
+    }
+
+    /// Sends all messages in order, waiting for room as [`PipeSender::send`]
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the number of messages that were sent.
+    pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
+        let mut sent = 0;
+        while sent < messages.len() {
+            self.place_by(None).map_err(|error| error.map(|()| sent))?;
+            let room = self.producer.room(messages.len() - sent);
+            let room = room.map_err(|error| SendError::Failed(sent, error))?;
+            for (nth, message) in messages[sent..sent + room].iter().enumerate() {
+                // SAFETY: as in `put`; `room` slots are free.
+                unsafe { self.producer.payload(nth).cast::<T>().write(*message) };
+            }
+            self.producer.commit_many(room);
+            self.post.direction.readable.notify();
+            sent += room;
+        }
+        Ok(())
+    }
+
+    /// Room for the next message, to be written in place, waiting for as long
+    /// as it takes. Nothing is held up by it: a message that is not committed
+    /// does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`.
+    pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
+        let place = self.place_by(None)?;
+        Ok(PipeSlot { payload: place.cast(), sender: self })
+    }
+
+    /// Room for the next message, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Closed` or `Failed`.
+    pub fn try_reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
+        let place = self.place_now()?;
+        Ok(PipeSlot { payload: place.cast(), sender: self })
+    }
+}
+
+/// Room for one message: write it in place, then
+/// [`commit`](PipeSlot::commit). Dropping it gives the room back.
+///
+/// Until it is written it holds the bytes of an earlier message.
+#[must_use = "a message that is not committed is not sent"]
+pub struct PipeSlot<'a, T: Pod> {
+    sender: &'a mut PipeSender<T>,
+    payload: NonNull<T>,
+}
+
+impl<T: Pod> PipeSlot<'_, T> {
+    /// Writes the whole message.
+    pub fn write(&mut self, message: T) {
+        **self = message;
+    }
+
+    /// Sends the message. In a forked child, where the end is the parent's,
+    /// this does nothing.
+    pub fn commit(self) {
+        if self.sender.post.is_current() {
+            self.sender.producer.commit();
+            self.sender.post.direction.readable.notify();
+        }
+    }
+}
+
+impl<T: Pod> Deref for PipeSlot<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as in `PipeSender::put`; any bytes are a `T`.
+        unsafe { self.payload.as_ref() }
+    }
+}
+
+impl<T: Pod> DerefMut for PipeSlot<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the slot is the producer's alone.
+        unsafe { self.payload.as_mut() }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for PipeSlot<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PipeSlot").field(&**self).finish()
+    }
+}
+
+impl<T: Pod> PipeReceiver<T> {
+    /// The next message in place; `None` if there is none now.
+    #[inline(always)]
+    fn look(&mut self) -> Result<Option<NonNull<u8>>, RecvError> {
+        if !self.post.is_current() {
+            self.renew()?;
+        }
+        if let Some(message) = self.consumer.peek()? {
+            return Ok(Some(message));
+        }
+        let Some(end) = end_of_stream(self.post.peer()) else { return Ok(None) };
+        // What was sent before the end is visible now.
+        match self.consumer.peek()? {
+            Some(message) => Ok(Some(message)),
+            None => Err(end),
+        }
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        self.post.renew()?;
+        // SAFETY: as for the producer.
+        self.consumer = unsafe { self.consumer.ring().consumer() }?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn look_now(&mut self) -> Result<NonNull<u8>, RecvError> {
+        match self.look()? {
+            Some(message) => Ok(message),
+            None => {
+                self.post.missed()?;
+                Err(RecvError::Empty)
+            }
+        }
+    }
+
+    #[inline]
+    fn look_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
+        match self.look()? {
+            Some(message) => Ok(message),
+            None => self.look_waiting(deadline),
+        }
+    }
+
+    fn look_waiting(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
+        loop {
+            let PipeReceiver { consumer, post } = self;
+            let waited = post.wait(deadline, || {
+                if consumer.is_ready() || end_of_stream(post.peer()).is_some() {
+                    Look::Ready(Ok(()))
+                } else {
+                    Look::NotYet
+                }
+            });
+            match waited {
+                None => return Err(RecvError::Timeout),
+                Some(done) => done?,
+            }
+            // `None` only if a successor came between the two looks.
+            if let Some(message) = self.look()? {
+                return Ok(message);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn get(&mut self, message: NonNull<u8>) -> T {
+        // SAFETY: a published slot, which nobody writes to before its release;
+        // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
+        let message = unsafe { message.cast::<T>().read() };
+        self.release(1);
+        message
+    }
+
+    #[inline(always)]
+    fn release(&mut self, count: usize) {
+        self.consumer.release_many(count);
+        self.post.direction.writable.notify();
+    }
+
+    /// Receives without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<T, RecvError> {
+        let message = self.look_now()?;
+        Ok(self.get(message))
+    }
+
+    /// Receives, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `PeerDied` or `Failed`.
+    #[inline]
+    pub fn recv(&mut self) -> Result<T, RecvError> {
+        let message = self.look_by(None)?;
+        Ok(self.get(message))
+    }
+
+    /// Receives, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Closed`, `PeerDied` or `Failed`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        let message = self.look_by(deadline(timeout))?;
+        Ok(self.get(message))
+    }
+
+    /// Receives, waiting until `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv_timeout`].
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<T, RecvError> {
+        let message = self.look_by(Some(at))?;
+        Ok(self.get(message))
+    }
+
+    /// Waits for a message, then appends it and what else is there to `to`, up
+    /// to `max` messages, and gives their slots back at once; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv`], if not even one came.
+    pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        self.look_by(None)?;
+        let count = self.consumer.available(max)?;
+        to.reserve(count);
+        for nth in 0..count {
+            // SAFETY: as in `get`; `count` messages are published.
+            to.push(unsafe { self.consumer.payload(nth).cast::<T>().read() });
+        }
+        self.release(count);
+        Ok(count)
+    }
+
+    /// The next message in place, waiting for as long as it takes. Dropping the
+    /// guard releases it; a guard that is forgotten gives the message again.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `PeerDied` or `Failed`.
+    pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
+        let message = self.look_by(None)?;
+        Ok(PipeMessage { payload: message.cast(), receiver: self })
+    }
+
+    /// The next message in place, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    pub fn try_peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
+        let message = self.look_now()?;
+        Ok(PipeMessage { payload: message.cast(), receiver: self })
+    }
+
+    /// Waits until there is something to receive (a message, or the end of the
+    /// stream), for at most `timeout`; whether there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`], [`Error::Os`]; [`Error::Busy`] in a forked child
+    /// whose parent holds the end.
+    pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
+        match self.look_by(deadline(timeout)) {
+            Ok(_) | Err(RecvError::Closed | RecvError::PeerDied { .. }) => Ok(true),
+            Err(RecvError::Failed(error)) => Err(error),
+            Err(RecvError::Empty | RecvError::Timeout) => Ok(false),
+        }
+    }
+}
+
+/// A received message, lent in place. Dropping it releases its slot.
+pub struct PipeMessage<'a, T: Pod> {
+    receiver: &'a mut PipeReceiver<T>,
+    payload: NonNull<T>,
+}
+
+impl<T: Pod> PipeMessage<'_, T> {
+    /// Releases the message: the same as dropping it.
+    pub fn release(self) {}
+}
+
+impl<T: Pod> Deref for PipeMessage<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as in `PipeReceiver::get`.
+        unsafe { self.payload.as_ref() }
+    }
+}
+
+impl<T: Pod> Drop for PipeMessage<'_, T> {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if self.receiver.post.is_current() {
+            self.receiver.release(1);
+        }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for PipeMessage<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PipeMessage").field(&**self).finish()
+    }
+}
+
+/// Sending and receiving without taking the end apart: see [`PipeSender`] and
+/// [`PipeReceiver`]. On an end of a one-way pipe the missing half fails with
+/// [`Error::OneWay`].
+impl<T: Pod> Pipe<T> {
+    /// See [`PipeSender::try_send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
+        self.sending().map_err(|error| SendError::Failed(message, error))?.try_send(message)
+    }
+
+    /// See [`PipeSender::send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
+        self.sending().map_err(|error| SendError::Failed(message, error))?.send(message)
+    }
+
+    /// See [`PipeSender::send_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
+        let sender = self.sending().map_err(|error| SendError::Failed(message, error))?;
+        sender.send_timeout(message, timeout)
+    }
+
+    /// See [`PipeSender::send_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
+        let sender = self.sending().map_err(|error| SendError::Failed(message, error))?;
+        sender.send_deadline(message, at)
+    }
+
+    /// See [`PipeSender::send_many`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
+        self.sending().map_err(|error| SendError::Failed(0, error))?.send_many(messages)
+    }
+
+    /// See [`PipeSender::reserve`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
+        self.sending().map_err(|error| SendError::Failed((), error))?.reserve()
+    }
+
+    /// See [`PipeReceiver::try_recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<T, RecvError> {
+        self.receiving()?.try_recv()
+    }
+
+    /// See [`PipeReceiver::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn recv(&mut self) -> Result<T, RecvError> {
+        self.receiving()?.recv()
+    }
+
+    /// See [`PipeReceiver::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        self.receiving()?.recv_timeout(timeout)
+    }
+
+    /// See [`PipeReceiver::recv_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_deadline(&mut self, at: Instant) -> Result<T, RecvError> {
+        self.receiving()?.recv_deadline(at)
+    }
+
+    /// See [`PipeReceiver::recv_many`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
+        self.receiving()?.recv_many(to, max)
+    }
+
+    /// See [`PipeReceiver::peek`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
+        self.receiving()?.peek()
+    }
+
+    /// See [`PipeReceiver::poll`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
+        self.receiving_or_error()?.poll(timeout)
+    }
+}

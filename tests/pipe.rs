@@ -1,0 +1,437 @@
+//! The pipe: behaviour in one process and between two, one of which is killed.
+
+mod support;
+
+use slipring::*;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::time::Duration;
+use support::{Name, hear, role, say, spawn};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+#[ignore = "a role of the other tests"]
+fn child() {
+    let Some((role, words)) = role() else { return };
+    let name = words[0].as_str();
+    match role.as_str() {
+        "echo" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            say("ready");
+            loop {
+                match pipe.recv() {
+                    Ok(message) => pipe.send(&message).unwrap(),
+                    Err(RecvError::Closed) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        "echo typed" => {
+            let mut pipe = Pipe::<[u64; 6]>::open_typed(name).unwrap();
+            say("ready");
+            while let Ok(message) = pipe.recv() {
+                pipe.send(message).unwrap();
+            }
+        }
+        "send and hang" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            pipe.send(b"one").unwrap();
+            pipe.send(b"two").unwrap();
+            let mut room = pipe.reserve(5).unwrap();
+            room.copy_from_slice(b"three");
+            say("sent");
+            hear();
+            room.commit(5);
+        }
+        "peek and hang" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            assert_eq!(&*pipe.recv().unwrap(), b"first");
+            let message = pipe.peek().unwrap();
+            say(std::str::from_utf8(&message).unwrap());
+            hear();
+        }
+        "hang in a long message" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            pipe.send(b"whole").unwrap();
+            say("sending");
+            let _ = pipe.send(&[7; 1 << 20]);
+        }
+        "sleep in recv" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            say("receiving");
+            say(&format!("{:?}", pipe.recv()));
+        }
+        "stream" => {
+            let mut pipe = Pipe::open(name).unwrap();
+            say("ready");
+            let mut all = Vec::new();
+            pipe.read_to_end(&mut all).unwrap();
+            let sum = all.iter().fold(0u64, |s, b| s.wrapping_mul(31).wrapping_add((*b).into()));
+            say(&format!("{} {sum}", all.len()));
+        }
+        other => panic!("unknown role {other}"),
+    }
+}
+
+fn both(test: &str, options: impl Into<PipeOptions>) -> (Name, Pipe, Pipe) {
+    let name = Name::new(test);
+    let a = Pipe::create(&name, options).unwrap();
+    let b = Pipe::open(&name).unwrap();
+    (name, a, b)
+}
+
+#[test]
+fn messages_keep_their_borders_and_order() {
+    let (_name, mut a, mut b) = both("borders", 4096);
+    a.send(b"hello").unwrap();
+    a.send(b"").unwrap();
+    a.send(&[9; 1000]).unwrap();
+    assert_eq!(b.recv().unwrap(), b"hello");
+    assert_eq!(b.recv().unwrap(), b"", "an empty message is a message");
+    assert_eq!(b.recv().unwrap(), [9; 1000]);
+    assert!(matches!(b.try_recv(), Err(RecvError::Empty)));
+    assert!(matches!(b.recv_timeout(Duration::from_millis(20)), Err(RecvError::Timeout)));
+    b.send(b"back").unwrap();
+    assert!(a.poll(PATIENCE).unwrap());
+    assert!(!b.poll(Duration::ZERO).unwrap());
+    assert_eq!(a.recv().unwrap(), b"back");
+}
+
+#[test]
+fn a_buffer_that_is_too_small_keeps_the_message() {
+    let (_name, mut a, mut b) = both("small", 1024);
+    a.send(b"0123456789").unwrap();
+    let mut buffer = [0; 20];
+    match b.recv_into(&mut buffer[..9]) {
+        Err(RecvError::Failed(Error::BufferTooSmall { needed: 10, len: 9 })) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(b.recv_into(&mut buffer).unwrap(), 10);
+    assert_eq!(&buffer[..10], b"0123456789");
+    // The length of a message in pieces is known from its first.
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.send(&[3; 5000]).unwrap());
+        match b.recv_into(&mut buffer) {
+            Err(RecvError::Failed(Error::BufferTooSmall { needed: 5000, len: 20 })) => {}
+            other => panic!("{other:?}"),
+        }
+        let mut large = vec![0; 5000];
+        assert_eq!(b.recv_into(&mut large).unwrap(), 5000);
+        assert!(large.iter().all(|byte| *byte == 3));
+    });
+}
+
+#[test]
+fn in_place() {
+    let (_name, mut a, mut b) = both("place", 1024);
+    let mut room = a.reserve(100).unwrap();
+    room[..3].copy_from_slice(b"abc");
+    room.commit(3);
+    drop(a.reserve(100).unwrap());
+    assert_eq!(&*b.peek().unwrap(), b"abc");
+    assert!(matches!(b.try_recv(), Err(RecvError::Empty)), "peek released it; no ghost");
+    match a.reserve(1 << 20) {
+        Err(SendError::Failed((), Error::TooLarge { len, max })) => {
+            assert!(len == 1 << 20 && max < 1024);
+            assert_eq!(a.reserve(max).unwrap().len(), max);
+        }
+        other => panic!("{other:?}"),
+    }
+    a.send(b"again").unwrap();
+    std::mem::forget(b.peek().unwrap());
+    assert_eq!(b.recv().unwrap(), b"again", "a forgotten guard gives the message again");
+}
+
+#[test]
+fn longer_than_the_ring() {
+    let name = Name::new("long");
+    let mut a = Pipe::create(&name, 256).unwrap();
+    let mut echo = spawn("echo", &[&name]);
+    assert_eq!(echo.hear(), "ready");
+    for len in [0, 1, 100, 119, 120, 121, 128, 200, 255, 256, 257, 1000, 100_000] {
+        let message: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+        let (sender, receiver) = (&mut a, message.clone());
+        // Both directions at once would fill both rings: the echo sends only
+        // after it has the whole.
+        sender.send(&message).unwrap();
+        assert_eq!(sender.recv().unwrap(), receiver, "{len}");
+    }
+    drop(a);
+    echo.join();
+}
+
+#[test]
+fn batches() {
+    let (_name, mut a, mut b) = both("batch", 1024);
+    let messages: Vec<Vec<u8>> = (0..500u16).map(|i| i.to_le_bytes().to_vec()).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.send_many(&messages).unwrap());
+        let mut got = Vec::new();
+        while got.len() < 500 {
+            b.recv_many(&mut got, 64).unwrap();
+        }
+        assert_eq!(got, messages);
+    });
+}
+
+#[test]
+fn typed() {
+    let name = Name::new("typed");
+    let mut a = Pipe::<[u64; 6]>::create_typed(&name, 3).unwrap();
+    assert!(matches!(Pipe::open(&name), Err(Error::TypeMismatch { .. })));
+    {
+        let mut b = Pipe::<[u64; 6]>::open_typed(&name).unwrap();
+        for i in 0..3 {
+            a.try_send([i; 6]).unwrap();
+        }
+        assert!(matches!(a.try_send([3; 6]), Err(SendError::Full([3, ..]))));
+        assert!(matches!(
+            a.send_timeout([3; 6], Duration::from_millis(20)),
+            Err(SendError::Timeout(_))
+        ));
+        assert_eq!(*b.peek().unwrap(), [0; 6]);
+        assert_eq!(b.recv().unwrap(), [1; 6]);
+        let mut slot = a.reserve().unwrap();
+        slot.write([7; 6]);
+        slot.commit();
+        let mut got = Vec::new();
+        assert_eq!(b.recv_many(&mut got, 10).unwrap(), 2);
+        assert_eq!(got, [[2; 6], [7; 6]]);
+        std::thread::scope(|scope| {
+            let messages: Vec<[u64; 6]> = (0..1000).map(|i| [i; 6]).collect();
+            let a = &mut a;
+            scope.spawn(move || a.send_many(&messages).unwrap());
+            for i in 0..1000 {
+                assert_eq!(b.recv().unwrap(), [i; 6]);
+            }
+        });
+    }
+    assert!(matches!(a.send([0; 6]), Err(SendError::Closed(_))));
+    let mut echo = spawn("echo typed", &[&name]);
+    assert_eq!(echo.hear(), "ready");
+    for i in 0..10_000 {
+        a.send([i; 6]).unwrap();
+        assert_eq!(a.recv().unwrap(), [i; 6]);
+    }
+    drop(a);
+    echo.join();
+}
+
+#[test]
+fn one_way() {
+    let name = Name::new("one-way");
+    let mut a = Pipe::create(&name, PipeOptions::new(1024).one_way()).unwrap();
+    let mut b = Pipe::open(&name).unwrap();
+    a.send(b"x").unwrap();
+    assert_eq!(b.recv().unwrap(), b"x");
+    assert!(matches!(b.send(b"y"), Err(SendError::Failed((), Error::OneWay { end: "receives" }))));
+    assert!(matches!(a.try_recv(), Err(RecvError::Failed(Error::OneWay { end: "sends" }))));
+    let (sender, receiver) = a.split();
+    assert!(sender.is_some() && receiver.is_none());
+}
+
+#[test]
+fn ends_are_exclusive() {
+    let (name, a, b) = both("exclusive", 1024);
+    assert_eq!((a.end(), b.end()), (End::A, End::B));
+    let me = std::process::id();
+    assert!(matches!(Pipe::open(&name), Err(Error::Busy { pid, .. }) if pid == me));
+    assert!(matches!(Pipe::open_end(&name, End::A), Err(Error::Busy { .. })));
+    assert_eq!(a.peer_pid(), Some(me));
+    drop(a);
+    assert_eq!(b.peer_pid(), None);
+    // An end that was given up can be opened again.
+    assert_eq!(Pipe::open(&name).unwrap().end(), End::A);
+}
+
+#[test]
+fn a_failed_open_disturbs_nobody() {
+    let name = Name::new("disturb");
+    let mut a = Pipe::create(&name, 1024).unwrap();
+    let (sender, receiver) = Pipe::open(&name).unwrap().split();
+    drop(sender);
+    // The receiving seat of B is still held, so B can't be opened, and the
+    // attempt must not look like somebody coming and going.
+    assert!(matches!(Pipe::open_end(&name, End::B), Err(Error::Busy { .. })));
+    assert!(matches!(a.try_recv(), Err(RecvError::Closed)));
+    a.send(b"still there").unwrap();
+    assert_eq!(receiver.unwrap().recv().unwrap(), b"still there");
+}
+
+#[test]
+fn closed_after_the_last_message() {
+    let (_name, mut a, mut b) = both("closed", 1024);
+    a.send(b"last").unwrap();
+    drop(a);
+    assert!(b.poll(Duration::ZERO).unwrap());
+    assert_eq!(b.recv().unwrap(), b"last");
+    assert!(b.poll(Duration::ZERO).unwrap());
+    assert!(matches!(b.recv(), Err(RecvError::Closed)));
+    assert!(matches!(b.send(b"x"), Err(SendError::Closed(()))));
+}
+
+#[test]
+fn a_killed_sender_is_reported_after_what_it_sent() {
+    let name = Name::new("kill-sender");
+    let mut a = Pipe::create(&name, 1024).unwrap();
+    for _ in 0..2 {
+        let mut victim = spawn("send and hang", &[&name]);
+        assert_eq!(victim.hear(), "sent");
+        assert_eq!(a.peer_pid(), Some(victim.pid()));
+        assert_eq!(a.recv().unwrap(), b"one");
+        victim.kill();
+        assert_eq!(a.recv().unwrap(), b"two");
+        match a.recv() {
+            Err(RecvError::PeerDied { pid }) => assert_eq!(pid, victim.pid()),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(a.try_recv(), Err(RecvError::PeerDied { .. })));
+        assert!(matches!(a.send(b"x"), Err(SendError::Closed(()))));
+        // The second round is the successor at the same end.
+    }
+}
+
+#[test]
+fn a_killed_receivers_successor_gets_what_was_not_released() {
+    let name = Name::new("kill-receiver");
+    let mut a = Pipe::create(&name, 1024).unwrap();
+    for message in [&b"first"[..], b"second", b"third"] {
+        a.send(message).unwrap();
+    }
+    let mut victim = spawn("peek and hang", &[&name]);
+    assert_eq!(victim.hear(), "second");
+    victim.kill();
+    let mut b = Pipe::open(&name).unwrap();
+    assert_eq!(b.end(), End::B);
+    assert_eq!(b.recv().unwrap(), b"second");
+    assert_eq!(b.recv().unwrap(), b"third");
+    a.send(b"fourth").unwrap();
+    assert_eq!(b.recv().unwrap(), b"fourth");
+}
+
+#[test]
+fn a_sender_killed_within_a_long_message() {
+    let name = Name::new("kill-long");
+    let mut a = Pipe::create(&name, 4096).unwrap();
+    let mut victim = spawn("hang in a long message", &[&name]);
+    assert_eq!(victim.hear(), "sending");
+    assert_eq!(a.recv().unwrap(), b"whole");
+    // It waits for room: some pieces are there, the last is not.
+    let _ = a.recv_timeout(Duration::from_millis(1));
+    victim.kill();
+    loop {
+        match a.recv() {
+            Err(RecvError::PeerDied { .. }) => break,
+            // It may have been quick enough, if this reader was.
+            Ok(message) => assert_eq!(message, [7; 1 << 20]),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut successor = Pipe::open(&name).unwrap();
+    successor.send(b"after").unwrap();
+    assert_eq!(a.recv().unwrap(), b"after");
+}
+
+#[test]
+fn a_receiver_killed_within_a_long_message() {
+    let name = Name::new("kill-assembly");
+    let mut a = Pipe::create(&name, 256).unwrap();
+    let mut victim = spawn("sleep in recv", &[&name]);
+    assert_eq!(victim.hear(), "receiving");
+    // Part of it: the receiver takes the pieces out while it waits.
+    let sent = a.send_timeout(&[1; 100_000], Duration::from_millis(20));
+    assert!(matches!(sent, Ok(()) | Err(SendError::Timeout(()))));
+    victim.kill();
+    let mut b = Pipe::open(&name).unwrap();
+    // What is left of it has no beginning; the next message is whole.
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.send(b"next").unwrap());
+        loop {
+            let message = b.recv().unwrap();
+            if message == b"next" {
+                break;
+            }
+            assert_eq!(message, [1; 100_000]);
+        }
+    });
+}
+
+#[test]
+fn a_sleeping_receiver_hears_of_death() {
+    let name = Name::new("sleep");
+    let mut a = Pipe::create(&name, 1024).unwrap();
+    let mut other = spawn("sleep in recv", &[&name]);
+    assert_eq!(other.hear(), "receiving");
+    a.send(b"wake").unwrap();
+    assert_eq!(other.hear(), format!("Ok({:?})", b"wake"));
+    other.join();
+    let mut victim = spawn("sleep in recv", &[&name]);
+    assert_eq!(victim.hear(), "receiving");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || a.recv());
+        victim.kill();
+        assert!(matches!(waiting.join().unwrap(), Err(RecvError::PeerDied { .. })));
+    });
+}
+
+#[test]
+fn streams() {
+    let name = Name::new("stream");
+    let mut a = Pipe::create(&name, 512).unwrap();
+    let mut reader = spawn("stream", &[&name]);
+    assert_eq!(reader.hear(), "ready");
+    let bytes: Vec<u8> =
+        (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    a.write_all(&bytes).unwrap();
+    drop(a);
+    let sum = bytes.iter().fold(0u64, |s, b| s.wrapping_mul(31).wrapping_add((*b).into()));
+    assert_eq!(reader.hear(), format!("200000 {sum}"));
+    reader.join();
+}
+
+#[test]
+fn what_a_read_leaves_is_the_next_message() {
+    let (_name, mut a, mut b) = both("rest", 1024);
+    a.send(b"0123456789").unwrap();
+    let mut buffer = [0; 4];
+    assert_eq!(b.read(&mut buffer).unwrap(), 4);
+    assert_eq!(b.recv().unwrap(), b"456789");
+    a.send(b"abc").unwrap();
+    assert_eq!(b.recv().unwrap(), b"abc");
+}
+
+/// Random sends and receives against a `VecDeque`, over the wraps of positions.
+#[test]
+fn like_a_deque() {
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = move |bound: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
+    };
+    for start in [0, 0xffff_ff00, u64::MAX / 8 - 40, u64::MAX - 1000] {
+        let (_name, mut a, mut b) = both("deque", PipeOptions::new(344).start(start));
+        let mut oracle = VecDeque::new();
+        for step in 0..20_000u64 {
+            if next(2) == 0 {
+                let message = vec![step as u8; next(170) as usize];
+                match a.try_send(&message) {
+                    Ok(()) => oracle.push_back(message),
+                    Err(SendError::Full(())) => assert!(!oracle.is_empty()),
+                    Err(SendError::Failed((), Error::TooLarge { .. })) => {
+                        assert!(message.len() > 100)
+                    }
+                    other => panic!("{other:?}"),
+                }
+            } else {
+                match (b.try_recv(), oracle.pop_front()) {
+                    (Ok(got), Some(expected)) => assert_eq!(got, expected),
+                    (Err(RecvError::Empty), None) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+}
