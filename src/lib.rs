@@ -112,8 +112,8 @@ pub use error::{Error, LockError, RecvError, Result, SendError, Shape};
 pub use lock::{Lock, LockGuard};
 pub use memory::{Heap, LINE, Region};
 pub use pipe::{
-    BytesGrant, BytesMessage, End, Pipe, PipeMessage, PipeOptions, PipeReceiver, PipeSender, PipeSlot,
-    Transport,
+    BytesGrant, BytesMessage, End, Pipe, PipeMessage, PipeOptions, PipeReceiver, PipeSender,
+    PipeSlot, Transport,
 };
 pub use queue::{BytesSlot, Message, Queue, QueueCounters, QueueOptions, Receiver, Sender, Slot};
 pub use ring::mpmc::Delivery;

@@ -89,7 +89,7 @@ impl<'a> Region<'a> {
 
     /// Whether an object of this layout can start at the base.
     pub(crate) fn fits(&self, layout: Layout) -> bool {
-        self.len >= layout.size() && self.base.as_ptr().addr() % layout.align() == 0
+        self.len >= layout.size() && self.base.as_ptr().addr().is_multiple_of(layout.align())
     }
 
     /// A pointer to a `T` at `offset`.

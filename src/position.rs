@@ -121,7 +121,7 @@ impl Laps {
     }
 
     /// The position that is this many slots from the start.
-    pub(crate) const fn from_count(self, count: u64) -> Position {
+    pub(crate) const fn at_count(self, count: u64) -> Position {
         self.at(count / self.capacity as u64, (count % self.capacity as u64) as usize)
     }
 }
@@ -168,7 +168,7 @@ mod tests {
             let laps = Laps::new(capacity).unwrap();
             let n = n % (capacity + 1);
             let start = start >> 8;
-            let from = laps.from_count(start % ((laps.lap_mask() - 2).saturating_mul(capacity as u64)));
+            let from = laps.at_count(start % ((laps.lap_mask() - 2).saturating_mul(capacity as u64)));
             let mut stepped = from;
             for _ in 0..n {
                 stepped = laps.next(stepped);

@@ -28,9 +28,9 @@ pub enum WaitMode {
     Membarrier = 1,
     /// Shared futexes and a full fence on both sides.
     Fence = 2,
-    /// `raw_sync` events, selected by the feature `portable-wait`. Their mutex
-    /// is not robust: a process that is killed inside an event's call can block
-    /// others that wait.
+    /// `raw_sync` events, selected by the feature `portable-wait`. Sleepers look
+    /// at them again and again, so a wake-up comes up to a millisecond late, and
+    /// who waits in vain still takes a little of the processor.
     Portable = 3,
 }
 

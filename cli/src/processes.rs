@@ -8,6 +8,7 @@
 use crate::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Write};
@@ -150,6 +151,23 @@ fn line(word: &impl Serialize) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(word)?;
     line.push(b'\n');
     Ok(line)
+}
+
+/// Keeps this thread on one CPU; returns where it might run before.
+pub fn pin(cpu: usize) -> Result<CpuSet> {
+    let before = sched_getaffinity(None)?;
+    let mut only = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(format!("there is no CPU {cpu}").into());
+    }
+    only.set(cpu);
+    sched_setaffinity(None, &only).map_err(|error| format!("CPU {cpu}: {error}"))?;
+    Ok(before)
+}
+
+/// Lets this thread run on these CPUs.
+pub fn unpin(cpus: &CpuSet) -> Result<()> {
+    Ok(sched_setaffinity(None, cpus)?)
 }
 
 /// In a child: asks the kernel to kill it when the parent dies.

@@ -172,9 +172,7 @@ impl PipeSender<[u8]> {
             return Ok(());
         }
         match until {
-            Until::Now => {
-                Err(SendError::Failed((), Error::TooLarge { len: message.len(), max }))
-            }
+            Until::Now => Err(SendError::Failed((), Error::TooLarge { len: message.len(), max })),
             Until::Deadline(_) => self.put_in_pieces(message, until),
         }
     }
@@ -418,18 +416,18 @@ impl Assembly {
                     self.partial = Some(Partial { data, len });
                     self.read = 0;
                 }
-                Kind::Middle | Kind::Last => match &mut self.partial {
-                    Some(partial) => {
+                Kind::Middle | Kind::Last => {
+                    // Without a beginning, that went down with a dead receiver.
+                    if let Some(partial) = &mut self.partial {
                         let missing = partial.len - partial.data.len();
                         let last = record.kind() == Kind::Last;
                         if bytes.len() > missing || last != (bytes.len() == missing) {
-                            return Err(corrupt("piece of a message, too long or short:", bytes.len()));
+                            let what = "piece of a message, too long or short:";
+                            return Err(corrupt(what, bytes.len()));
                         }
                         partial.data.extend_from_slice(bytes);
                     }
-                    // Its beginning went down with a dead receiver.
-                    None => {}
-                },
+                }
             }
             self.consumer.advance();
             self.consumer.release();

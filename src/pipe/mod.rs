@@ -433,7 +433,7 @@ impl Post {
     #[inline]
     fn missed(&mut self) -> Result<()> {
         self.misses = self.misses.wrapping_add(1);
-        if self.misses % 32 == 0 {
+        if self.misses.is_multiple_of(32) {
             let now = Instant::now();
             if now.duration_since(self.checked) >= SLICE {
                 self.checked = now;

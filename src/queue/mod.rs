@@ -537,7 +537,7 @@ impl<T: ?Sized> Port<T> {
     #[inline]
     fn missed(&mut self, holder: Option<Owner>) -> Result<()> {
         self.misses = self.misses.wrapping_add(1);
-        if holder.is_some() || self.misses % MISSES_PER_CLOCK == 0 {
+        if holder.is_some() || self.misses.is_multiple_of(MISSES_PER_CLOCK) {
             let now = Instant::now();
             if now.duration_since(self.checked) >= SLICE {
                 self.checked = now;

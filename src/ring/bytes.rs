@@ -303,7 +303,7 @@ impl<'a> Ring<'a> {
     /// [`LINE`].
     pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
-        let first = geometry.laps.from_count(start);
+        let first = geometry.laps.at_count(start);
         let header = Header {
             tail: CachePadded::new(AtomicU64::new(first.0)),
             head: CachePadded::new(AtomicU64::new(first.0)),
@@ -1231,7 +1231,7 @@ mod tests {
             let g = Geometry::new(capacity).unwrap();
             let heap = Heap::zeroed(g.len());
             let laps = g.laps;
-            let start = laps.from_count(head);
+            let start = laps.at_count(head);
             let near = laps.forward(start, near as usize % (laps.capacity() + 1));
             let (tail, head) = if plausible { (near.0, start.0) } else { (tail, head) };
             // SAFETY: the block is the test's own and has the ring's size.

@@ -348,7 +348,7 @@ impl<'a> Ring<'a> {
     pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
         let laps = geometry.laps;
-        let first = laps.from_count(start);
+        let first = laps.at_count(start);
         let header = Header {
             tail: CachePadded::new(AtomicU64::new(first.0)),
             head: CachePadded::new(AtomicU64::new(first.0)),

@@ -327,7 +327,7 @@ fn run(capacity: usize, start: u64, delivery: Delivery, ops: Vec<Op>) {
     let laps = g.laps;
     let heap = Heap::zeroed(g.len());
     let ring = init(&heap, g, start);
-    let first = laps.from_count(start);
+    let first = laps.at_count(start);
     let mut oracle = Oracle {
         capacity: capacity as u64,
         delivery,
@@ -467,7 +467,7 @@ fn a_stale_hint_costs_a_logarithmic_number_of_steps() {
     let g = geometry(capacity);
     let heap = Heap::zeroed(g.len());
     let ring = init(&heap, g, 77);
-    let from = g.laps.from_count(77);
+    let from = g.laps.at_count(77);
     for i in 0..capacity as u64 {
         if i.is_power_of_two() || i == capacity as u64 - 1 {
             let probes = std::cell::Cell::new(0);

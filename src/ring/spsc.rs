@@ -201,7 +201,7 @@ impl<'a> Ring<'a> {
     pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
         let laps = geometry.laps;
-        let first = laps.from_count(start);
+        let first = laps.at_count(start);
         let header = Header { head: CachePadded::new(AtomicU64::new(first.0)) };
         // SAFETY: the header fits (checked above) and is aligned to LINE.
         unsafe { region.at::<Header>(0).write(header) };
@@ -785,7 +785,7 @@ mod tests {
         // SAFETY: the block is this test's own.
         let ring = unsafe { Ring::init(heap.region(), g, 12_345) };
         for fill in [0usize, 1, 2, 3, 50_000, 65_535, 65_536, 99_998, 99_999, 100_000] {
-            let (mut probes, head) = (0, g.laps.from_count(12_345));
+            let (mut probes, head) = (0, g.laps.at_count(12_345));
             let found = ring.published_from(head, 0, |at| {
                 probes += 1;
                 Ok(g.laps.slots_between(at, head) < fill as i64)

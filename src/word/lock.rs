@@ -75,7 +75,7 @@ struct Shared {
 
 /// Bytes that a lock takes, from a base aligned to [`LINE`].
 pub(crate) const LEN: usize = size_of::<Shared>();
-const _: () = assert!(LEN % LINE == 0 && align_of::<Shared>() <= LINE);
+const _: () = assert!(LEN.is_multiple_of(LINE) && align_of::<Shared>() <= LINE);
 
 fn fits(region: Region<'_>) -> bool {
     Layout::from_size_align(LEN, LINE).is_ok_and(|layout| region.fits(layout))
@@ -124,8 +124,7 @@ impl<'a> Lock<'a> {
     /// [`LINE`].
     pub(crate) unsafe fn init(region: Region<'a>) {
         assert!(fits(region), "region too small or misaligned for the lock");
-        let shared =
-            Shared { word: CachePadded::new(AtomicU32::new(0)), event: Event::default() };
+        let shared = Shared { word: CachePadded::new(AtomicU32::new(0)), event: Event::default() };
         // SAFETY: long enough and aligned, as checked above.
         unsafe { region.at::<Shared>(0).write(shared) };
     }

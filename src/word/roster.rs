@@ -272,3 +272,123 @@ impl<'a> Roster<'a> {
 #[cfg(all(test, loom))]
 #[path = "roster_models.rs"]
 mod models;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::Heap;
+
+    const PARTICIPANTS: usize = 70;
+
+    fn owner(n: u16) -> Owner {
+        Owner::new(n).unwrap()
+    }
+
+    fn with(f: impl FnOnce(Roster<'_>)) {
+        let heap = Heap::zeroed(len(PARTICIPANTS).unwrap());
+        // SAFETY: the block is the test's own, and initialised for as many.
+        f(unsafe {
+            Roster::init(heap.region(), PARTICIPANTS);
+            Roster::attach(heap.region(), PARTICIPANTS, false)
+        });
+    }
+
+    #[test]
+    fn a_role_that_nobody_ever_had_is_not_gone() {
+        with(|roster| {
+            assert!(!roster.is_gone(Role::Sender));
+            assert!(!roster.expel(owner(1)));
+            assert!(!roster.is_gone(Role::Sender));
+            roster.enter(owner(1), Role::Receiver).unwrap();
+            assert!(roster.leave(owner(1), Role::Receiver));
+            assert!(!roster.is_gone(Role::Sender));
+            assert!(roster.is_gone(Role::Receiver));
+        });
+    }
+
+    #[test]
+    fn the_last_handle_counts_and_who_comes_back_counts_again() {
+        with(|roster| {
+            let [first, last] = [owner(1), owner(PARTICIPANTS as u16)];
+            for _ in 0..3 {
+                for me in [first, first, last] {
+                    roster.enter(me, Role::Sender).unwrap();
+                    roster.enter(me, Role::Receiver).unwrap();
+                }
+                // Down again, so that nobody looks at the words in vain.
+                let flags = roster.header.flags.load(Ordering::Relaxed);
+                assert_eq!(flags & (Role::Sender.gone() | Role::Receiver.gone()), 0);
+                assert_eq!((roster.count(Role::Sender), roster.count(Role::Receiver)), (3, 3));
+                assert_eq!(roster.count_of(first, Role::Sender), 2);
+                assert!(!roster.leave(first, Role::Sender));
+                assert!(!roster.leave(last, Role::Sender));
+                assert!(!roster.is_gone(Role::Sender));
+                assert!(roster.leave(first, Role::Sender));
+                assert!(roster.is_gone(Role::Sender) && !roster.is_gone(Role::Receiver));
+                assert!(roster.expel(first), "the role of sender is gone");
+                assert_eq!(roster.count(Role::Receiver), 1);
+                assert!(roster.expel(last));
+                assert!(roster.is_gone(Role::Receiver));
+            }
+        });
+    }
+
+    #[test]
+    fn expelling_again_changes_nothing() {
+        with(|roster| {
+            roster.enter(owner(2), Role::Sender).unwrap();
+            roster.enter(owner(3), Role::Sender).unwrap();
+            for _ in 0..3 {
+                assert!(!roster.expel(owner(2)));
+                assert_eq!(roster.count(Role::Sender), 1);
+            }
+        });
+    }
+
+    #[test]
+    fn participants_outside_are_refused() {
+        with(|roster| {
+            let outside = owner(PARTICIPANTS as u16 + 1);
+            assert!(matches!(roster.enter(outside, Role::Sender), Err(Error::Corrupt { .. })));
+            assert!(!roster.leave(outside, Role::Sender));
+            assert!(!roster.expel(outside));
+            assert_eq!(roster.count_of(outside, Role::Sender), 0);
+        });
+    }
+
+    #[test]
+    fn counts_of_entries_wrap_within_themselves() {
+        assert_eq!((Role::Sender.entry(), Role::Receiver.entry()), (1 << 8, 1 << 36));
+        assert_eq!(Role::Sender.entries() | Role::Receiver.entries() | 0xff, u64::MAX);
+        with(|roster| {
+            roster.enter(owner(1), Role::Sender).unwrap();
+            assert!(roster.leave(owner(1), Role::Sender));
+            let all = Role::Sender.entries() | Role::Receiver.entries();
+            roster.header.flags.fetch_or(all, Ordering::Relaxed);
+            assert!(roster.is_gone(Role::Sender) && !roster.is_closed());
+            roster.enter(owner(1), Role::Sender).unwrap();
+            assert!(!roster.is_gone(Role::Sender) && !roster.is_closed());
+            assert!(roster.leave(owner(1), Role::Sender));
+            assert!(roster.is_gone(Role::Sender));
+        });
+    }
+
+    #[test]
+    fn scribbled_words_give_numbers_and_nothing_worse() {
+        with(|roster| {
+            for i in 0..PARTICIPANTS {
+                roster.word(i).store(u64::MAX, Ordering::Relaxed);
+            }
+            roster.header.flags.store(u64::MAX, Ordering::Relaxed);
+            assert!(roster.is_closed() && !roster.is_gone(Role::Sender));
+            roster.enter(owner(1), Role::Receiver).unwrap();
+            roster.leave(owner(1), Role::Sender);
+            for n in 1..=PARTICIPANTS as u16 {
+                roster.expel(owner(n));
+            }
+            assert!(roster.is_gone(Role::Sender));
+            roster.leave(owner(1), Role::Sender);
+            assert!(roster.count(Role::Sender) > 0);
+        });
+    }
+}

@@ -128,9 +128,6 @@ impl<'a> Seat<'a> {
         // Edges S and T: Release, so that what the recoverer knows the dead to
         // have done is visible to those who acquire.
         judge(seen) == State::Held(dead)
-            && self
-                .word
-                .compare_exchange(seen, died, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
+            && self.word.compare_exchange(seen, died, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 }

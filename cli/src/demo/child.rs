@@ -21,7 +21,7 @@ pub enum Role {
     /// Receives messages, and keeps the ledger.
     Consume { segment: String, shares: Shares, part: Consume },
     /// Is at the other end of a measurement.
-    Serve { kind: Kind, bytes: usize, segment: String },
+    Serve { kind: Kind, bytes: usize, segment: String, cpu: Option<usize> },
 }
 
 /// Plays the role.
@@ -37,6 +37,6 @@ pub fn play(parent: i32, role: &str) -> Result<()> {
         Role::Set { segment } => shared_memory::child(&segment),
         Role::Produce { segment, shares, part } => stream::produce(&segment, shares, part),
         Role::Consume { segment, shares, part } => stream::consume(&segment, shares, part),
-        Role::Serve { kind, bytes, segment } => table::child(kind, bytes, &segment),
+        Role::Serve { kind, bytes, segment, cpu } => table::child(kind, bytes, &segment, cpu),
     }
 }

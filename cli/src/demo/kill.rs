@@ -61,7 +61,8 @@ pub fn run(
     // be enough to fill the ring behind either.
     let (producers, consumers) = (producers.max(2), consumers.max(2));
     let least = (8 * CAPACITY * producers) as u64;
-    let shares = Shares { messages: messages.max(least), producers: producers as u64 };
+    let messages = messages.clamp(least, least.max(1_000_000));
+    let shares = Shares { messages, producers: producers as u64 };
     let mut stream = Stream::start(
         &scratch.name("kill"),
         QueueOptions::new(CAPACITY).delivery(Delivery::AtLeastOnce),

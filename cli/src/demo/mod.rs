@@ -42,6 +42,9 @@ pub struct Options {
     /// Length of each measurement in the table [default: 0.5]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
+    /// Keep the two processes of the table on these CPUs, such as 0,1
+    #[arg(long, value_name = "CPU", value_delimiter = ',', num_args = 2)]
+    cpus: Option<Vec<usize>>,
     /// Fewer messages and shorter measurements, unless given
     #[arg(long)]
     quick: bool,
@@ -103,7 +106,7 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     // Before anything that it cleans up after, and so dropped last.
     let scratch = Scratch::new()?;
     out.title("1. A pipe")?;
-    let pipe = pipe::run(&scratch, round_trips)?;
+    let pipe = pipe::run(&scratch, out, round_trips)?;
     out.text(&pipe)?;
     out.title("\n2. A value and an array in shared memory")?;
     let shared_memory = shared_memory::run(&scratch)?;
@@ -115,7 +118,7 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     let kill = kill::run(&scratch, out, messages, producers, consumers)?;
     out.text(&kill)?;
     out.title(&format!("\n5. Two processes, one message per call, {seconds} s for each number"))?;
-    let table = table::run(&scratch, out, seconds)?;
+    let table = table::run(&scratch, out, seconds, options.cpus.as_deref())?;
     out.text(&table)?;
 
     let mut total = queue.tally;

@@ -4,7 +4,7 @@ use super::child::Role;
 use super::scratch::Scratch;
 use crate::Result;
 use crate::processes::{PATIENCE, Process};
-use crate::report::Grouped;
+use crate::report::{Grouped, Out};
 use serde::Serialize;
 use slipring::{Pipe, RecvError};
 use std::fmt;
@@ -20,15 +20,19 @@ pub struct Report {
 }
 
 /// The parent's part: end A.
-pub fn run(scratch: &Scratch, round_trips: u64) -> Result<Report> {
+pub fn run(scratch: &Scratch, out: Out, round_trips: u64) -> Result<Report> {
     let name = scratch.name("pipe");
     let mut pipe = Pipe::create(&name, 64 * 1024)?;
     let child = Process::start(&Role::Greet { segment: name })?;
     let message = String::from_utf8(pipe.recv_timeout(PATIENCE)?)?;
 
+    let bar = out.progress(round_trips, "round trips");
     let start = Instant::now();
     let mut answer = [0; 8];
     for ping in 0..round_trips {
+        if ping % 8192 == 0 {
+            bar.at(ping);
+        }
         pipe.send(&ping.to_le_bytes())?;
         let len = pipe.recv_into(&mut answer)?;
         if (len, u64::from_le_bytes(answer)) != (8, !ping) {
