@@ -54,7 +54,7 @@ impl Out {
         if self.json {
             return Bar(ProgressBar::hidden());
         }
-        let template = "   {msg:24} {bar:36} {human_pos} of {human_len}";
+        let template = "   {msg:24} {bar:24} {human_pos} of {human_len}";
         let style = ProgressStyle::with_template(template);
         let bar = ProgressBar::new(len).with_message(what);
         Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
@@ -90,7 +90,7 @@ impl Display for Grouped {
         let digits = self.0.to_string();
         let mut grouped = String::new();
         for (i, digit) in digits.chars().enumerate() {
-            if i > 0 && (digits.len() - i) % 3 == 0 {
+            if i > 0 && (digits.len() - i).is_multiple_of(3) {
                 grouped.push(',');
             }
             grouped.push(digit);

@@ -617,7 +617,7 @@ mod models {
     /// A lost wake would show as a deadlock.
     #[test]
     fn those_who_wait_for_it_get_it() {
-        check(|| {
+        bounded(Some(3), || {
             let model = Model::new();
             let round = |model: &Model, lock: Lock<'_>, me| {
                 for _ in 0..2 {

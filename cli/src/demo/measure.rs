@@ -69,9 +69,9 @@ pub struct Measured {
     pub messages_per_second: u64,
     pub messages: u64,
     pub round_trips: u64,
-    /// In nanoseconds, one reading of the clock included.
-    pub round_trip_p50: u64,
-    pub round_trip_p99: u64,
+    /// One reading of the clock included.
+    pub round_trip_p50_ns: u64,
+    pub round_trip_p99_ns: u64,
 }
 
 /// The measuring end.
@@ -86,8 +86,8 @@ pub fn measure<M: Message>(mut peer: impl Transport<M>, length: Duration) -> Res
         messages_per_second: per_second(messages, elapsed),
         messages,
         round_trips: times.len(),
-        round_trip_p50: times.value_at_quantile(0.5),
-        round_trip_p99: times.value_at_quantile(0.99),
+        round_trip_p50_ns: times.value_at_quantile(0.5),
+        round_trip_p99_ns: times.value_at_quantile(0.99),
     })
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let measured = measure::<[u64; 8]>(ends(here), Duration::from_millis(5)).unwrap();
         server.join().unwrap();
         assert!(measured.round_trips > 0 && measured.messages > 0);
-        assert!(measured.round_trip_p50 <= measured.round_trip_p99);
+        assert!(measured.round_trip_p50_ns <= measured.round_trip_p99_ns);
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub struct Options {
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
     /// Keep the two processes of the table on these CPUs, such as 0,1
-    #[arg(long, value_name = "CPU", value_delimiter = ',', num_args = 2)]
-    cpus: Option<Vec<usize>>,
+    #[arg(long, value_name = "A,B", value_parser = cpus)]
+    cpus: Option<[usize; 2]>,
     /// Fewer messages and shorter measurements, unless given
     #[arg(long)]
     quick: bool,
@@ -60,10 +60,14 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn cpus(text: &str) -> Result<[usize; 2], String> {
+    let both: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    both.ok().and_then(|both| both.try_into().ok()).ok_or("expected two numbers".to_owned())
+}
+
 /// Everything, as JSON.
 #[derive(Serialize)]
 struct Report {
-    cpus: usize,
     pipe: pipe::Report,
     shared_memory: shared_memory::Report,
     queue: queue::Report,
@@ -118,13 +122,12 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     let kill = kill::run(&scratch, out, messages, producers, consumers)?;
     out.text(&kill)?;
     out.title(&format!("\n5. Two processes, one message per call, {seconds} s for each number"))?;
-    let table = table::run(&scratch, out, seconds, options.cpus.as_deref())?;
+    let table = table::run(&scratch, out, seconds, options.cpus)?;
     out.text(&table)?;
 
     let mut total = queue.tally;
     total += kill.tally;
     let ok = total.is_clean();
     out.text(format_args!("\n{}: {total}", if ok { "All well" } else { "FAILED" }))?;
-    let cpus = std::thread::available_parallelism()?.get();
-    Ok(Report { cpus, pipe, shared_memory, queue, kill, table, total, ok })
+    Ok(Report { pipe, shared_memory, queue, kill, table, total, ok })
 }

@@ -28,6 +28,12 @@ const BACK: &str = "back";
 #[derive(Serialize)]
 pub struct Report {
     seconds_each: f64,
+    /// CPUs of the measuring and the serving process; the scheduler's choice if
+    /// there are none.
+    placed_on: Option<[usize; 2]>,
+    cpus: usize,
+    /// How many processes wanted to run in the last minute, on average.
+    load: Option<f64>,
     rows: Vec<Row>,
 }
 
@@ -39,9 +45,23 @@ struct Row {
     measured: Measured,
 }
 
+/// What all measurements have in common.
+#[derive(Clone, Copy)]
+struct Setup {
+    length: Duration,
+    placed_on: Option<[usize; 2]>,
+}
+
 /// The measuring process.
-pub fn run(scratch: &Scratch, out: Out, seconds: f64) -> Result<Report> {
-    let length = Duration::from_secs_f64(seconds);
+pub fn run(
+    scratch: &Scratch,
+    out: Out,
+    seconds: f64,
+    placed_on: Option<[usize; 2]>,
+) -> Result<Report> {
+    let cpus = std::thread::available_parallelism()?.get();
+    let setup = Setup { length: Duration::from_secs_f64(seconds), placed_on };
+    let before = placed_on.map(|[here, _]| processes::pin(here)).transpose()?;
     let bar = out.progress(2 * Kind::ALL.len() as u64, "");
     let mut rows = Vec::new();
     for bytes in [8, 64] {
@@ -50,19 +70,25 @@ pub fn run(scratch: &Scratch, out: Out, seconds: f64) -> Result<Report> {
             bar.at(rows.len() as u64);
             let segment = scratch.name(&format!("table-{}", rows.len()));
             let measured = match bytes {
-                8 => parent::<[u64; 1]>(transport, segment, length),
-                _ => parent::<[u64; 8]>(transport, segment, length),
+                8 => parent::<[u64; 1]>(transport, segment, setup),
+                _ => parent::<[u64; 8]>(transport, segment, setup),
             };
             let measured = measured.map_err(|e| format!("{}: {e}", transport.name()))?;
             rows.push(Row { transport, bytes, measured });
         }
     }
-    Ok(Report { seconds_each: seconds, rows })
+    if let Some(before) = before {
+        processes::unpin(&before)?;
+    }
+    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = loads.split(' ').next().and_then(|load| load.parse().ok());
+    Ok(Report { seconds_each: seconds, placed_on, cpus, load, rows })
 }
 
-fn parent<M: Message>(kind: Kind, segment: String, length: Duration) -> Result<Measured> {
-    let bytes = size_of::<M>();
-    let role = Role::Serve { kind, bytes, segment: segment.clone() };
+fn parent<M: Message>(kind: Kind, segment: String, setup: Setup) -> Result<Measured> {
+    let Setup { length, placed_on } = setup;
+    let cpu = placed_on.map(|[_, there]| there);
+    let role = Role::Serve { kind, bytes: size_of::<M>(), segment: segment.clone(), cpu };
     // A child that attaches to a segment says when it has.
     let start = || {
         let mut child = Process::start(&role)?;
@@ -108,7 +134,10 @@ fn queues<M: Pod>(segment: &str) -> Result<Segment> {
 }
 
 /// The serving process.
-pub fn child(kind: Kind, bytes: usize, segment: &str) -> Result<()> {
+pub fn child(kind: Kind, bytes: usize, segment: &str, cpu: Option<usize>) -> Result<()> {
+    if let Some(cpu) = cpu {
+        processes::pin(cpu)?;
+    }
     match bytes {
         8 => child_of::<[u64; 1]>(kind, segment),
         64 => child_of::<[u64; 8]>(kind, segment),
@@ -149,16 +178,20 @@ fn child_of<M: Message>(kind: Kind, segment: &str) -> Result<()> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "   {:<24}{:>6}{:>14}{:>16}{:>12}",
-            "", "bytes", "messages/s", "round trip p50", "p99"
-        )?;
+        match self.placed_on {
+            Some([here, there]) => write!(f, "   on CPUs {here} and {there} of {}", self.cpus)?,
+            None => write!(f, "   on {} CPUs, wherever the scheduler puts them", self.cpus)?,
+        }
+        if let Some(load) = self.load {
+            write!(f, "; load {load}")?;
+        }
+        let (name, bytes, rate, p50, p99) = ("", "bytes", "messages/s", "round trip p50", "p99");
+        write!(f, "\n   {name:<24}{bytes:>6}{rate:>14}{p50:>17}{p99:>15}")?;
         for Row { transport, bytes, measured } in &self.rows {
             let (name, rate) = (transport.name(), Grouped(measured.messages_per_second));
             let ns = |ns| format!("{} ns", Grouped(ns));
-            let (p50, p99) = (ns(measured.round_trip_p50), ns(measured.round_trip_p99));
-            write!(f, "\n   {name:<24}{bytes:>6}{rate:>14}{p50:>16}{p99:>12}")?;
+            let (p50, p99) = (ns(measured.round_trip_p50_ns), ns(measured.round_trip_p99_ns));
+            write!(f, "\n   {name:<24}{bytes:>6}{rate:>14}{p50:>17}{p99:>15}")?;
         }
         Ok(())
     }
