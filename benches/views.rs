@@ -17,7 +17,8 @@ fn value(c: &mut Criterion) {
     group.bench_function("store, 8 bytes", |b| b.iter(|| word.store(black_box(2))));
     assert_eq!(word.load(), 2);
     let large = Value::<[u64; 8]>::create(&name("large"), [3; 8]).unwrap();
-    group.bench_function("load, 64 bytes", |b| b.iter(|| assert_eq!(black_box(large.load())[7], 3)));
+    group
+        .bench_function("load, 64 bytes", |b| b.iter(|| assert_eq!(black_box(large.load())[7], 3)));
     group.bench_function("store, 64 bytes", |b| b.iter(|| large.store(black_box([4; 8]))));
     assert_eq!(large.load(), [4; 8]);
     group.finish();

@@ -166,10 +166,12 @@ pub enum Error {
         /// What this end does: `"sends"` or `"receives"`.
         end: &'static str,
     },
-    /// A process died while it was writing to the array, which may be
-    /// half-written. Take its [`lock`](crate::Array::lock) and make it clean,
-    /// or overwrite the whole.
+    /// A process died holding the lock. What it protects, such as the elements
+    /// of an array, may be half-changed: take the lock, put it in order and
+    /// make it clean, or overwrite the whole array.
     Poisoned,
+    /// The deadline passed.
+    Timeout,
     /// The operating system refused.
     Os {
         /// The call that failed.
@@ -231,9 +233,10 @@ impl fmt::Display for Error {
             Error::Declaration { object, why } => write!(f, "object {object:?}: {why}"),
             Error::OneWay { end } => write!(f, "this end of a one-way pipe only {end}"),
             Error::Poisoned => f.write_str(
-                "a process died while it was writing to the array: lock it and make it clean, \
-                 or overwrite the whole",
+                "a process died holding the lock, and what it protects may be half-changed: \
+                 lock it, put it in order, and make it clean",
             ),
+            Error::Timeout => f.write_str("the deadline passed"),
             Error::Os { call, source } => write!(f, "{call}: {source}"),
         }
     }
@@ -396,4 +399,29 @@ impl<G> fmt::Display for LockError<G> {
     }
 }
 
-impl<G> std::error::Error for LockError<G> {}
+/// Gives the guard up: a poisoned lock becomes [`Error::Poisoned`]. So `?` works
+/// where poison is an error like any other.
+impl<G> From<LockError<G>> for Error {
+    fn from(error: LockError<G>) -> Self {
+        match error {
+            LockError::Poisoned(_) => Error::Poisoned,
+            LockError::WouldBlock => Error::Busy { what: "the lock", pid: 0 },
+            LockError::Timeout => Error::Timeout,
+            LockError::Failed(error) => error,
+        }
+    }
+}
+
+// Guards borrow, so a `LockError` can't itself be boxed as an error; what it
+// says can.
+impl<G> From<LockError<G>> for Box<dyn std::error::Error> {
+    fn from(error: LockError<G>) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl<G> From<LockError<G>> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(error: LockError<G>) -> Self {
+        Error::from(error).into()
+    }
+}

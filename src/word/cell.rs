@@ -276,3 +276,11 @@ impl<'a> Cell<'a> {
         self.lock.recover(dead);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "cell_tests.rs"]
+mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "cell_models.rs"]
+mod models;

@@ -131,3 +131,7 @@ impl<'a> Seat<'a> {
             && self.word.compare_exchange(seen, died, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "seat_models.rs"]
+mod models;
