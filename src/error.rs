@@ -263,7 +263,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a message was not sent. The message comes back: `V` is the message
 /// itself, or `()` where the caller still has it, or the number of messages
 /// sent before the failure for `send_many`.
-#[derive(Debug)]
 pub enum SendError<V> {
     /// The ring is full (only from the forms that do not wait).
     Full(V),
@@ -298,6 +297,18 @@ impl<V> SendError<V> {
     }
 }
 
+// Whatever the message is, so that `?` works for every type.
+impl<V> fmt::Debug for SendError<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Full(_) => f.write_str("Full(..)"),
+            SendError::Closed(_) => f.write_str("Closed(..)"),
+            SendError::Timeout(_) => f.write_str("Timeout(..)"),
+            SendError::Failed(_, e) => f.debug_tuple("Failed").field(e).finish(),
+        }
+    }
+}
+
 impl<V> fmt::Display for SendError<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -309,7 +320,7 @@ impl<V> fmt::Display for SendError<V> {
     }
 }
 
-impl<V: fmt::Debug> std::error::Error for SendError<V> {
+impl<V> std::error::Error for SendError<V> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SendError::Failed(_, e) => Some(e),

@@ -26,8 +26,8 @@
 //! | [`Array`] | elements that all see | `multiprocessing.Array` |
 //!
 //! and a [`Lock`] for what they can't do alone. Elements are [`Pod`] types: any
-//! `repr(C)` struct of numbers and arrays with `#[derive(Pod, Zeroable)]`, from
-//! the crate `bytemuck` or this crate's feature `derive`.
+//! `repr(C)` struct of numbers and arrays with `#[derive(Pod, Zeroable)]` from
+//! the crate `bytemuck` (with its feature `derive`).
 //!
 //! # Many objects in one segment
 //!
@@ -36,7 +36,8 @@
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use slipring::{Pod, Segment, Zeroable};
+//! use bytemuck::{Pod, Zeroable};
+//! use slipring::Segment;
 //!
 //! #[derive(Clone, Copy, Pod, Zeroable)]
 //! #[repr(C)]

@@ -128,10 +128,7 @@ pub(crate) fn spin_budget() -> u32 {
     #[cfg(not(loom))]
     {
         static BUDGET: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-        *BUDGET.get_or_init(|| match std::thread::available_parallelism() {
-            Ok(n) if n.get() > 1 => 500,
-            _ => 0,
-        })
+        *BUDGET.get_or_init(|| if crate::os::processors() > 1 { 500 } else { 0 })
     }
 }
 

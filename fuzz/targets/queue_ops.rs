@@ -5,9 +5,9 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use slipring::Heap;
 use slipring::ring::Owner;
 use slipring::ring::mpmc::{Claim, Delivery, Geometry, NoClaim, NoTake, Ring, Taken};
-use slipring::Heap;
 use std::alloc::Layout;
 use std::collections::VecDeque;
 
@@ -62,8 +62,7 @@ fuzz_target!(|input: Input| {
     let heap = Heap::zeroed(geometry.len());
     // SAFETY: the block is this ring's alone.
     let ring = unsafe { Ring::init(heap.region(), geometry, input.start >> 12) };
-    let delivery =
-        if input.at_least_once { Delivery::AtLeastOnce } else { Delivery::AtMostOnce };
+    let delivery = if input.at_least_once { Delivery::AtLeastOnce } else { Delivery::AtMostOnce };
 
     let mut parties: [Party<'_>; PARTIES] = Default::default();
     // Positions ever claimed, oldest first, with the number of the first.

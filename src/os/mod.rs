@@ -51,6 +51,14 @@ pub(crate) fn membarrier() {
     let _ = rustix::thread::membarrier(MembarrierCommand::GlobalExpedited);
 }
 
+/// Processors that are online, whichever of them this process may use: its peer
+/// may use another.
+pub(crate) fn processors() -> usize {
+    // SAFETY: takes no pointers.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1)
+}
+
 /// This process, for people to read.
 pub(crate) fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
