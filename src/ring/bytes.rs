@@ -1014,7 +1014,7 @@ mod tests {
                     for kind in 0..8 {
                         for len in (0..90).chain([u32::MAX - 8, u32::MAX - 1, u32::MAX]) {
                             let found = parse(RecordHeader { len, kind }, ready, to_end);
-                            let padded = 8 + (u64::from(len) + 7) / 8 * 8;
+                            let padded = 8 + u64::from(len).div_ceil(8) * 8;
                             let room = 8 * ready.min(to_end) as u64;
                             let legal = match kind {
                                 1 => {

@@ -493,7 +493,7 @@ fn a_writer_that_dies_costs_its_own_message_only() {
         let heap = Heap::zeroed(g.len());
         let ring = init(&heap, g, 0);
         assert!(send(&ring, 1));
-        std::mem::forget(ring.try_claim(owner(9)).unwrap());
+        let _ = ring.try_claim(owner(9)).unwrap();
         assert!(send(&ring, 3));
         assert_eq!(receive(&ring), Some(1));
         assert!(matches!(ring.try_take(owner(2)), Err(NoTake::Pending(o)) if o == owner(9)));
@@ -512,7 +512,7 @@ fn a_reader_that_dies_loses_its_message_or_hands_it_on() {
         let heap = Heap::zeroed(g.len());
         let ring = init(&heap, g, 0);
         assert!(send(&ring, 1) && send(&ring, 2));
-        std::mem::forget(ring.try_take(owner(9)).unwrap());
+        let _ = ring.try_take(owner(9)).unwrap();
         assert!(matches!(ring.try_claim(owner(1)), Err(NoClaim::Full(Some(o))) if o == owner(9)));
         let before = ring.orphan_epoch();
         assert_eq!(ring.recover(owner(9), delivery), 1);
@@ -535,7 +535,7 @@ fn an_orphan_that_nobody_announced_is_met_when_the_ring_has_gone_round() {
     let heap = Heap::zeroed(g.len());
     let ring = init(&heap, g, 0);
     assert!(send(&ring, 1));
-    std::mem::forget(ring.try_take(owner(9)).unwrap());
+    let _ = ring.try_take(owner(9)).unwrap();
     // The recoverer was killed between the conversion and the announcement.
     ring.slot(0).word.store(Word::new(0, ORPHAN, 0).0, Ordering::Relaxed);
     assert!(send(&ring, 2));
@@ -555,10 +555,10 @@ fn an_adopter_that_dies_hands_on_again() {
     let heap = Heap::zeroed(g.len());
     let ring = init(&heap, g, u64::MAX);
     assert!(send(&ring, 1));
-    std::mem::forget(ring.try_take(owner(7)).unwrap());
+    let _ = ring.try_take(owner(7)).unwrap();
     for dead in [7, 8, 9] {
         ring.recover(owner(dead), Delivery::AtLeastOnce);
-        std::mem::forget(ring.try_adopt(owner(dead + 1)).unwrap());
+        let _ = ring.try_adopt(owner(dead + 1)).unwrap();
     }
     ring.recover(owner(10), Delivery::AtLeastOnce);
     let taken = ring.try_adopt(owner(2)).unwrap();
@@ -680,7 +680,7 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
                             Ok(claim) if n % 41 == 40 => {
                                 // Dies with the claim.
                                 put(&claim, u64::MAX);
-                                std::mem::forget(claim);
+                                let _ = claim;
                                 assert_eq!(ring.recover(me, delivery), 1);
                                 n += 1;
                             }
@@ -718,7 +718,7 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
                                     n += 1;
                                     if n % 29 == 0 {
                                         held.fetch_add(1, Ordering::Relaxed);
-                                        std::mem::forget(taken);
+                                        let _ = taken;
                                         assert_eq!(ring.recover(me, delivery), 1);
                                         continue;
                                     }
@@ -813,7 +813,7 @@ fn poke(ring: &Ring<'_>, heap: &Heap, limit: Duration) {
     }
     if let Some(taken) = ring.try_adopt(owner(3)) {
         inside(taken.payload());
-        std::mem::forget(taken);
+        let _ = taken;
     }
     ring.recover(owner(3), Delivery::AtMostOnce);
     ring.recover(owner(2), Delivery::AtLeastOnce);
@@ -837,7 +837,7 @@ fn arbitrary_words_and_hints_are_answered() {
             }
             for hint in [&ring.header().head, &ring.header().tail] {
                 let near = g.laps.at(lap, noise.next() as usize % capacity).0;
-                let hint_value = if noise.next() % 3 == 0 { noise.next() } else { near };
+                let hint_value = if noise.next().is_multiple_of(3) { noise.next() } else { near };
                 hint.store(hint_value, Ordering::Relaxed);
             }
             poke(&ring, &heap, Duration::from_secs(5));

@@ -679,11 +679,15 @@ mod tests {
             for align in [1, 2, 4, 8, 16, 32, 64] {
                 let payload = Layout::from_size_align(size, align).unwrap();
                 let g = Geometry::new(3, payload).unwrap();
-                assert!(g.payload_offset % align == 0 && g.payload_offset + size <= g.stride);
+                assert!(
+                    g.payload_offset.is_multiple_of(align) && g.payload_offset + size <= g.stride
+                );
                 if g.stride <= 64 {
                     assert!(g.stride.is_power_of_two() && g.stride < 2 * (g.payload_offset + size));
                 } else {
-                    assert!(g.stride % 64 == 0 && g.stride - (g.payload_offset + size) < 64);
+                    assert!(
+                        g.stride.is_multiple_of(64) && g.stride - (g.payload_offset + size) < 64
+                    );
                 }
             }
         }
