@@ -75,6 +75,10 @@ pub(crate) fn sweep(attachment: &Attachment, object: &Object, region: Region<'_>
     lock::sweep(attachment, object, region, dead);
 }
 
+pub(crate) fn settle(attachment: &Attachment, object: &Object, region: Region<'_>, me: Owner) {
+    lock::settle(attachment, object, region, me);
+}
+
 pub(crate) fn roles(
     attachment: &Attachment,
     object: &Object,

@@ -412,7 +412,8 @@ fn attach(file: File, created: bool, label: Option<String>) -> Result<Option<Att
     mode.check()?;
     kinds::check(&file.objects, file.fixed.participants as usize)?;
     let asymmetric = mode == WaitMode::Membarrier;
-    Attachment::join(file, Manner { sweep: kinds::sweep, asymmetric, created, label })
+    let (sweep, settle) = (kinds::sweep, kinds::settle);
+    Attachment::join(file, Manner { sweep, settle, asymmetric, created, label })
 }
 
 /// Declares a segment: its objects first, then [`create`](Builder::create) or

@@ -61,8 +61,7 @@ impl Unlink {
     }
 }
 
-/// Repairs what `dead` held in the segment's objects, and wakes whoever waits
-/// there.
+/// What the layer above does with an owner's words in the segment's objects.
 pub(crate) type Sweep = fn(&Attachment, Owner);
 
 /// A process, as the table describes it.
@@ -100,6 +99,7 @@ pub(crate) struct Attachment {
     created: Option<u32>,
     label: String,
     sweep: Sweep,
+    settle: Sweep,
     /// The lease of this process: replaced in a forked child, where the one
     /// from before is leaked, for it is the parent's.
     lease: AtomicPtr<Lease>,
@@ -137,7 +137,10 @@ impl Identity {
 
 /// How an attachment is made.
 pub(crate) struct Manner {
+    /// Repairs what a dead owner held, and wakes whoever waits there.
     pub(crate) sweep: Sweep,
+    /// Gives back what an owner that is leaving still holds.
+    pub(crate) settle: Sweep,
     pub(crate) asymmetric: bool,
     pub(crate) created: bool,
     pub(crate) label: Option<String>,
@@ -165,6 +168,7 @@ impl Attachment {
             created: manner.created.then(os::generation),
             label: manner.label.unwrap_or_else(os::command_name),
             sweep: manner.sweep,
+            settle: manner.settle,
             lease: AtomicPtr::new(ptr::null_mut()),
             checked: AtomicU64::new(0),
             exclusive: Mutex::new(Vec::new()),
@@ -527,7 +531,9 @@ impl Drop for Attachment {
         if lease.generation != os::generation() {
             return;
         }
-        // Every handle is gone, and each has given back what it held.
+        // Every handle is gone, and each has given back what it held, but for
+        // locks whose guards were forgotten.
+        (self.settle)(self, lease.me);
         if self.unlink == Unlink::Creator && self.created() {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
