@@ -389,8 +389,9 @@ impl OpenOptions {
                 _ if held => {}
                 Stale::Recover => {}
                 Stale::Refuse => return Err(Error::Stale { name: name.to_owned() }),
+                // Unless somebody comes meanwhile.
                 Stale::Recreate => {
-                    file::unlink_same(name, &file.lease)?;
+                    file.retire();
                     continue;
                 }
             }

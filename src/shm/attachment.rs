@@ -14,19 +14,10 @@
 //! - whoever finds a free lease on an entry in use while joining recovers it
 //!   before taking it.
 //!
-//! *The last one out* unlinks without any lock that a stopped process could
-//! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
-//! other leases, and if there are none turns the mark into DOOMED and removes
-//! the name. A joiner, who takes its lease before it looks at `retire`, erases
-//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
-//! leavers the last to write its mark decides, and by then all have given
-//! their leases back.
+//! The last one out removes the segment's name: see [`file::retire`].
 
-use super::file::{self, File};
-use super::layout::{
-    LABEL, LOCK_BASE, MAX_PARTICIPANTS, MUTABLE_OFFSET, Mutable, Participant, lease_byte,
-    participants_offset,
-};
+use super::file::{self, DOOMED, File};
+use super::layout::{LABEL, MUTABLE_OFFSET, Mutable, Participant, lease_byte, participants_offset};
 use super::map::Map;
 use crate::error::{Error, Result};
 use crate::memory::Region;
@@ -492,30 +483,7 @@ impl Attachment {
         let mut taken = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|held| *held != object);
     }
-
-    /// Removes the name if nobody holds a lease any more.
-    fn retire(&self, lease: &Lease) {
-        let retire = &self.mutable().retire;
-        let mark = u64::from(lease.me.get()) << 32 | u64::from(os::random() as u32 | 1);
-        let seen = retire.load(Ordering::SeqCst);
-        if seen == DOOMED
-            || retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err()
-        {
-            // Another leaver wrote its mark after our lease was free, or a
-            // joiner is in: theirs to do.
-            return;
-        }
-        let alone = lease.file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
-        let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
-        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
-        if done.is_ok() && next == DOOMED {
-            let _ = file::unlink_same(&self.name, &lease.file);
-        }
-    }
 }
-
-/// In `retire`: the name is as good as removed.
-const DOOMED: u64 = u64::MAX;
 
 impl Drop for Attachment {
     fn drop(&mut self) {
@@ -539,7 +507,7 @@ impl Drop for Attachment {
         }
         self.vacate(lease.me);
         if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
-            self.retire(&lease);
+            file::retire(self.mutable(), &self.name, &lease.file);
         }
     }
 }

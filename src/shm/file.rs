@@ -12,6 +12,14 @@
 //! | between `link` and the removal of the private name | both names | the private one is swept |
 //! | after | a segment with a dead participant | as for any dead participant |
 //!
+//! *The last one out* unlinks without any lock that a stopped process could
+//! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
+//! other leases, and if there are none turns the mark into DOOMED and removes
+//! the name. A joiner, who takes its lease before it looks at `retire`, erases
+//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
+//! leavers the last to write its mark decides, and by then all have given
+//! their leases back. Whoever replaces a stale segment goes the same way.
+//!
 //! *Only its own file is unlinked.* Whoever unlinks holds [`UNLINK_LOCK`] of
 //! the file while it checks that the name still leads there, so the name can't
 //! change hands between the check and the removal.
@@ -27,7 +35,7 @@ use super::name;
 use crate::error::{Error, Result};
 use crate::os::{self, LeaseFile, Probe, shm};
 use bytemuck::Zeroable;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
@@ -46,9 +54,48 @@ pub(crate) struct File {
 impl File {
     /// Whether any process is attached.
     pub(crate) fn is_held(&self) -> Result<bool> {
-        let probe = self.lease.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
-        Ok(probe.map_err(lock_error)? == Probe::Held)
+        Ok(somebody_holds(&self.lease).map_err(lock_error)?)
     }
+
+    /// Removes the name of a segment that nobody holds; whether it did.
+    pub(crate) fn retire(&self) -> bool {
+        let Ok(region) = self.map.region(self.fixed.len as usize) else { return false };
+        // SAFETY: inside the mapping (`check_fixed`), aligned, initialised by
+        // the maker; atomics only.
+        let mutable = unsafe { region.at::<Mutable>(MUTABLE_OFFSET).as_ref() };
+        retire(mutable, &self.name, &self.lease)
+    }
+}
+
+/// Whether any participant's lease is held through another description.
+fn somebody_holds(lease: &LeaseFile) -> std::io::Result<bool> {
+    Ok(lease.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64)? == Probe::Held)
+}
+
+/// In `retire`: the name is as good as removed.
+pub(crate) const DOOMED: u64 = u64::MAX;
+
+/// Removes the name if nobody holds a lease; whether it did. The caller holds
+/// none (any more). If somebody else is at it, or comes, it is theirs to do.
+pub(crate) fn retire(mutable: &Mutable, name: &str, lease: &LeaseFile) -> bool {
+    // SeqCst here and in `join`: either we see a joiner's lease, or it sees our
+    // mark. (The locks' system calls order them in practice.)
+    let retire = &mutable.retire;
+    // Neither zero nor DOOMED.
+    let mark = os::random() >> 1 | 1;
+    let seen = retire.load(Ordering::SeqCst);
+    // If it is DOOMED already, whoever did that may have been killed.
+    if seen != DOOMED {
+        if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return false;
+        }
+        let next = if matches!(somebody_holds(lease), Ok(false)) { DOOMED } else { 0 };
+        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+        if done.is_err() || next != DOOMED {
+            return false;
+        }
+    }
+    unlink_same(name, lease).is_ok_and(|removed| removed)
 }
 
 /// What a new segment shall be.
