@@ -54,7 +54,8 @@ impl Party {
     /// Gives the lease back and does nothing else. The observer sees it happen.
     pub fn die(&self, observer: &Party) {
         let id = self.segment.participants().unwrap().iter().find(|p| p.is_self).unwrap().id;
-        let alive = || observer.segment.participants().unwrap().iter().any(|p| p.id == id && p.alive);
+        let alive =
+            || observer.segment.participants().unwrap().iter().any(|p| p.id == id && p.alive);
         assert!(alive());
         for fd in &self.descriptors {
             let mut all = libc::flock {
