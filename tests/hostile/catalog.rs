@@ -26,7 +26,7 @@ fn opened(name: &Name, builder: Builder, change: impl FnOnce(&mut [u8])) -> Resu
 }
 
 fn refused(outcome: Result<Segment>) {
-    let error = outcome.err().expect("a segment that lies was opened");
+    let error = outcome.expect_err("a segment that lies was opened");
     assert!(matches!(error, Error::Corrupt { what, .. } if !what.is_empty()), "{error}");
 }
 

@@ -9,6 +9,20 @@
 mod support;
 
 mod catalog;
+mod flips;
+mod guard;
+mod objects;
 mod outside;
+mod scribble;
 mod watch;
 mod words;
+
+#[test]
+#[ignore = "a role of the other tests"]
+fn child() {
+    match support::role() {
+        Some((role, _)) if role == "scribble" => scribble::child(),
+        Some((role, _)) => panic!("unknown role {role}"),
+        None => {}
+    }
+}
