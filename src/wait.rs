@@ -40,6 +40,11 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     sync::now().checked_add(timeout)
 }
 
+/// Whether a deadline has passed: for loops whose waits may end at once.
+pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|at| sync::now() >= at)
+}
+
 /// Set while somebody may be asleep.
 const SLEEPING: u32 = 1;
 

@@ -5,7 +5,7 @@ use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::spsc::{Consumer, Producer, Ring};
-use crate::wait::{Look, deadline};
+use crate::wait::{Look, deadline, is_over};
 use crate::word::seat::State;
 use bytemuck::Pod;
 use core::ops::{Deref, DerefMut};
@@ -307,9 +307,13 @@ impl<T: Pod> PipeReceiver<T> {
                 None => return Err(RecvError::Timeout),
                 Some(done) => done?,
             }
-            // `None` only if a successor came between the two looks.
+            // `None` only if a successor came between the two looks, or a peer
+            // takes its words back.
             if let Some(message) = self.look()? {
                 return Ok(message);
+            }
+            if is_over(deadline) {
+                return Err(RecvError::Timeout);
             }
         }
     }

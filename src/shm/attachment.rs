@@ -381,7 +381,7 @@ impl Attachment {
     }
 
     /// Recovers `dead` unless it is alive or somebody else is at it; whether it
-    /// did.
+    /// did (if there was anything to do).
     pub(crate) fn recover(&self, dead: Owner) -> Result<bool> {
         if usize::from(dead.get()) > self.participants {
             return Err(Error::Corrupt {
@@ -399,14 +399,15 @@ impl Attachment {
         }
         // From here on the number is ours: it can't be given out, and what its
         // holder stored is all there will be.
-        let entry = self.participant(dead);
-        let found = entry.state.load(Ordering::Acquire) != 0;
-        if found {
-            (self.sweep)(self, dead);
-            self.vacate(dead);
-        }
+        // The entry may be free: somebody else has recovered it meanwhile, or
+        // the word is damaged and names nobody. It is repaired all the same, or
+        // it would be waited for for ever. Acquire: the last holder's clearing
+        // of the entry.
+        self.participant(dead).state.load(Ordering::Acquire);
+        (self.sweep)(self, dead);
+        self.vacate(dead);
         lease.file.unlock(lease_byte(dead)).map_err(lock_error)?;
-        Ok(found)
+        Ok(true)
     }
 
     /// Marks an entry free. Its lease must be held, and no word name it.

@@ -38,6 +38,16 @@ impl Drop for Name {
     }
 }
 
+/// Removes all names of this program's, before it aborts.
+pub fn clean_up() {
+    let prefix = format!("slipring-test-{}-", std::process::id());
+    for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 const ROLE: &str = "SLIPRING_TEST_ROLE";
 
 /// A child process: this test program, running its `child` test in a role.
