@@ -30,7 +30,7 @@ use super::layout::{
 use super::map::Map;
 use crate::error::{Error, Result};
 use crate::memory::Region;
-use crate::os::{self, LeaseFile, Probe};
+use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
 use core::ptr;
@@ -181,7 +181,10 @@ impl Attachment {
         let mut mark = retire.load(Ordering::SeqCst);
         while mark != 0 && mark != DOOMED {
             match retire.compare_exchange(mark, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => mark = 0,
+                Ok(_) => {
+                    point("attach.mark-erased");
+                    mark = 0;
+                }
                 Err(now) => mark = now,
             }
         }
@@ -208,10 +211,12 @@ impl Attachment {
                 if !file.try_lock(lease_byte(owner)).map_err(lock_error)? {
                     continue;
                 }
+                point("attach.leased");
                 // The lease is ours, so the entry stays as it is. Acquire: the
                 // last holder's clearing of the entry.
                 if entry.state.load(Ordering::Acquire) != 0 {
                     (self.sweep)(self, owner);
+                    point("attach.swept");
                 }
                 self.fill(owner);
                 return Ok(Lease {
@@ -230,9 +235,13 @@ impl Attachment {
     fn fill(&self, owner: Owner) {
         let entry = self.participant(owner);
         let uses = entry.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        point("attach.uses");
         entry.state.store(uses.max(1), Ordering::Release);
+        point("attach.state");
         entry.pid.store(os::pid(), Ordering::Relaxed);
+        point("attach.pid");
         entry.start_time.store(os::start_time(), Ordering::Relaxed);
+        point("attach.start-time");
         let mut label = [0u8; LABEL];
         let mut len = self.label.len().min(LABEL);
         while !self.label.is_char_boundary(len) {
@@ -241,8 +250,10 @@ impl Attachment {
         label[..len].copy_from_slice(&self.label.as_bytes()[..len]);
         for (word, bytes) in entry.label.iter().zip(label.chunks_exact(8)) {
             word.store(u64::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
+            point("attach.label");
         }
         entry.label_len.store(len as u32, Ordering::Relaxed);
+        point("attach.label-len");
     }
 
     /// The name it was opened by.
@@ -402,15 +413,18 @@ impl Attachment {
         if !lease.file.try_lock(lease_byte(dead)).map_err(lock_error)? {
             return Ok(false);
         }
+        point("recover.locked");
         // From here on the number is ours: it can't be given out, and what its
         // holder stored is all there will be.
         let entry = self.participant(dead);
         let found = entry.state.load(Ordering::Acquire) != 0;
         if found {
             (self.sweep)(self, dead);
+            point("recover.swept");
             self.vacate(dead);
         }
         lease.file.unlock(lease_byte(dead)).map_err(lock_error)?;
+        point("recover.unlocked");
         Ok(found)
     }
 
@@ -418,9 +432,12 @@ impl Attachment {
     fn vacate(&self, owner: Owner) {
         let entry = self.participant(owner);
         entry.pid.store(0, Ordering::Relaxed);
+        point("vacate.pid");
         entry.label_len.store(0, Ordering::Relaxed);
+        point("vacate.label-len");
         // Release: whoever is given the entry next sees all of the above.
         entry.state.store(0, Ordering::Release);
+        point("vacate.state");
     }
 
     /// Looks for dead participants and recovers them, at most `limit` entries
@@ -501,9 +518,11 @@ impl Attachment {
             // joiner is in: theirs to do.
             return;
         }
+        point("retire.marked");
         let alone = lease.file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
         let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
         let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+        point("retire.decided");
         if done.is_ok() && next == DOOMED {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
@@ -533,6 +552,7 @@ impl Drop for Attachment {
         }
         self.vacate(lease.me);
         if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
+            point("detach.unlocked");
             self.retire(&lease);
         }
     }

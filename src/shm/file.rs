@@ -25,6 +25,7 @@ use super::layout::{
 use super::map::Map;
 use super::name;
 use crate::error::{Error, Result};
+use crate::os::points::point;
 use crate::os::{self, LeaseFile, Probe, shm};
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -87,8 +88,12 @@ pub(crate) fn create<A>(
             None => Ok(None),
             Some(file) => {
                 let attached = join(File { name: name.to_owned(), ..file })?;
+                point("create.leased");
                 match shm::link(&private, name) {
-                    Ok(()) => Ok(Some(attached)),
+                    Ok(()) => {
+                        point("create.linked");
+                        Ok(Some(attached))
+                    }
                     Err(Errno::EXIST) => Err(exists()),
                     // Taken for debris before it was locked.
                     Err(Errno::NOENT) => Ok(None),
@@ -97,6 +102,7 @@ pub(crate) fn create<A>(
             }
         });
         let _ = shm::unlink(&private);
+        point("create.private-removed");
         if let Some(attached) = made? {
             return Ok(attached);
         }
@@ -115,6 +121,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("shm_open, ftruncate or mmap", errno)),
     };
+    point("create.made");
     let fd = match shm::open(private) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
@@ -124,13 +131,16 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     if !lease.try_lock(CREATE_LOCK).map_err(lock_error)? {
         return Ok(None);
     }
+    point("create.locked");
     let fd = lease.fd().map_err(lock_error)?;
     match shm::reserve(fd, len as u64) {
         Ok(()) => {}
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("fallocate", errno)),
     }
+    point("create.reserved");
     shm::set_mode(fd, plan.mode).map_err(|errno| Error::os("fchmod", errno))?;
+    point("create.mode");
 
     let entries = catalog::encode(&objects);
     let mut fixed = Fixed {
@@ -156,9 +166,12 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     // on a page, and each part at a multiple of its alignment.
     unsafe {
         region.at::<Fixed>(0).write(fixed);
+        point("create.fixed");
         region.at::<Mutable>(MUTABLE_OFFSET).write(Mutable { retire: AtomicU64::new(0) });
+        point("create.mutable");
         let to = region.at::<u8>(CATALOG_OFFSET).as_ptr();
         to.copy_from_nonoverlapping(entries.as_ptr(), entries.len());
+        point("create.catalog");
     }
     let table = participants_offset(objects.len()).unwrap_or(len);
     for i in 0..plan.participants {
@@ -173,6 +186,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         // SAFETY: `place` left room for this many participants before the first
         // object; alignment as above.
         unsafe { region.at::<Participant>(table + i * size_of::<Participant>()).write(free) };
+        point("create.participant");
     }
     let file = File { name: String::new(), map, lease, fixed, objects };
     // The descriptor and the mapping were opened by name, one after the other.
@@ -301,13 +315,16 @@ pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
             std::thread::sleep(std::time::Duration::from_micros(200));
             continue;
         }
+        point("unlink.locked");
         // Once more under the lock: nobody else removes this name now.
         let still = matches!(
             (shm::stat(fd), shm::stat_name(name)),
             (Ok(ours), Ok(named)) if ours.same_file(&named)
         );
         let done = if still { shm::unlink(name) } else { Ok(()) };
+        point("unlink.removed");
         let _ = lease.unlock(UNLINK_LOCK);
+        point("unlink.unlocked");
         return match done {
             Ok(()) => Ok(still),
             Err(Errno::NOENT) => Ok(false),
@@ -326,7 +343,9 @@ fn sweep_debris() {
         }
         let lease = LeaseFile::new(fd);
         if lease.try_lock(CREATE_LOCK).is_ok_and(|free| free) {
+            point("debris.locked");
             let _ = shm::unlink(&private);
+            point("debris.removed");
         }
     }
 }
