@@ -31,8 +31,9 @@ pub mod armed {
     }
 
     impl Name {
-        const NONE: Name =
-            Name { start: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) };
+        const fn none() -> Name {
+            Name { start: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) }
+        }
 
         fn set(&self, name: &'static str) {
             self.len.store(name.len(), Relaxed);
@@ -53,11 +54,11 @@ pub mod armed {
     }
 
     static RECORDING: AtomicBool = AtomicBool::new(false);
-    static FIRED: [Name; 4096] = [Name::NONE; 4096];
+    static FIRED: [Name; 4096] = [const { Name::none() }; 4096];
     static COUNT: AtomicUsize = AtomicUsize::new(0);
 
     /// The chosen point, which of its firings from now on, and what to raise.
-    static CHOSEN: Name = Name::NONE;
+    static CHOSEN: Name = Name::none();
     static NTH: AtomicU32 = AtomicU32::new(0);
     static SIGNAL: AtomicI32 = AtomicI32::new(0);
 

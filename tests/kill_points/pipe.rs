@@ -1,7 +1,7 @@
 //! Pipes: of values and of bytes, messages in pieces, and the two ends.
 
 use crate::queue::{Message, message};
-use crate::stage::{Death, PATIENCE, Scenario, Stage, Victim, begin, end};
+use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use slipring::*;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ pub const VICTIMS: &[Victim] = &[
 
 pub fn scenarios() -> Vec<Scenario> {
     let pieces = &["pipe.bytes", "bytes.header", "bytes.published"];
-    let all: &[(&str, fn(&Stage<'_>))] = &[
+    let all: &[(&str, Survivor)] = &[
         ("pipe.send", send),
         ("pipe.receive", receive),
         ("pipe.come-and-go", come_and_go),

@@ -1,6 +1,6 @@
 //! Queues: messages of fixed size and of bytes, at most once and at least once.
 
-use crate::stage::{Death, PATIENCE, Scenario, Stage, Victim, begin, end};
+use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::{hear, say};
 use slipring::*;
 use std::time::Duration;
@@ -150,7 +150,7 @@ pub const VICTIMS: &[Victim] = &[
 ];
 
 pub fn scenarios() -> Vec<Scenario> {
-    let all: &[(&str, fn(&Stage<'_>))] = &[
+    let all: &[(&str, Survivor)] = &[
         ("queue.send, at most once", |stage| send(stage, Delivery::AtMostOnce)),
         ("queue.send, at least once", |stage| send(stage, Delivery::AtLeastOnce)),
         ("queue.receive, at most once", |stage| receive(stage, Delivery::AtMostOnce)),
@@ -190,7 +190,9 @@ fn own(stage: &Stage<'_>, slots: usize, delivery: Delivery) -> Own {
     let segment = Segment::builder(&stage.name).queue::<Message>("queue", options);
     let segment = segment.participants(4).create().unwrap();
     let queue = segment.queue::<Message>("queue").unwrap();
-    let (tx, rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let (tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    // Has looked for orphans before there were any.
+    assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
     Own { segment, queue, tx, rx }
 }
 

@@ -1,7 +1,7 @@
 //! Segments: made, attached to, detached from, unlinked, recovered.
 
 use crate::queue::{Message, message};
-use crate::stage::{Death, PATIENCE, Scenario, Stage, Victim, begin, end};
+use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::Name;
 use slipring::*;
 use std::time::Instant;
@@ -108,7 +108,7 @@ pub const VICTIMS: &[Victim] = &[
 ];
 
 pub fn scenarios() -> Vec<Scenario> {
-    let all: &[(&str, fn(&Stage<'_>))] = &[
+    let all: &[(&str, Survivor)] = &[
         ("segment.create", create),
         ("segment.open", open),
         ("segment.open over the dead", open_over_the_dead),
@@ -325,7 +325,9 @@ fn two_deaths(stage: &Stage<'_>, role: &str, full: bool) {
     let queues = ["once", "again"].map(|name| segment.queue::<Message>(name).unwrap());
     let mut ends: Vec<_> =
         queues.iter().map(|q| (q.sender().unwrap(), q.receiver().unwrap())).collect();
-    for (tx, _) in &mut ends {
+    for (tx, rx) in &mut ends {
+        // Has looked for orphans before there were any.
+        assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
         for i in 1..=3 {
             tx.try_send(message(i)).unwrap();
         }

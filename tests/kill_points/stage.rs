@@ -16,11 +16,14 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A victim's role, and what it does, being given the segment's name.
 pub type Victim = (&'static str, fn(&str));
 
+/// What a survivor does in one run, its victim's life included.
+pub type Survivor = fn(&Stage<'_>);
+
 /// An operation that victims die in, and what survivors make of it.
 pub struct Scenario {
     pub name: &'static str,
     /// The survivor's part.
-    pub run: fn(&Stage<'_>),
+    pub run: Survivor,
     /// Up to which firing of one point victims die, counted from 1.
     pub most: u32,
     /// Die at these points alone; at all when there are none. For scenarios in
@@ -31,7 +34,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub const fn new(name: &'static str, run: fn(&Stage<'_>)) -> Scenario {
+    pub const fn new(name: &'static str, run: Survivor) -> Scenario {
         Scenario { name, run, most: 4, only: &[], alone: false }
     }
 }

@@ -3,7 +3,7 @@
 //! nobody takes them for dead.
 
 use crate::queue::{Message, message};
-use crate::stage::{PATIENCE, Scenario, Stage, Victim, begin, end};
+use crate::stage::{PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::say;
 use slipring::*;
 use std::time::Duration;
@@ -92,7 +92,7 @@ pub const VICTIMS: &[Victim] = &[
 ];
 
 pub fn scenarios() -> Vec<Scenario> {
-    let all: &[(&str, fn(&Stage<'_>))] = &[
+    let all: &[(&str, Survivor)] = &[
         ("stop.send, at most once", |stage| send(stage, Delivery::AtMostOnce)),
         ("stop.send, at least once", |stage| send(stage, Delivery::AtLeastOnce)),
         ("stop.receive, at most once", |stage| receive(stage, Delivery::AtMostOnce)),

@@ -1,6 +1,6 @@
 //! Values, arrays and locks.
 
-use crate::stage::{PATIENCE, Scenario, Stage, Victim, begin, end};
+use crate::stage::{PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::{hear, say};
 use slipring::*;
 use std::os::unix::fs::FileExt;
@@ -81,7 +81,7 @@ pub const VICTIMS: &[Victim] = &[
 ];
 
 pub fn scenarios() -> Vec<Scenario> {
-    let all: &[(&str, fn(&Stage<'_>))] = &[
+    let all: &[(&str, Survivor)] = &[
         ("value.large", value_large),
         ("value.scribbled", value_scribbled),
         ("value.small", value_small),
