@@ -98,10 +98,12 @@ pub fn scenarios() -> Vec<Scenario> {
     let pieces = &["pipe.bytes", "bytes.header", "bytes.published"];
     let all: &[(&str, Survivor)] = &[
         ("pipe.send", send),
+        ("pipe.send, taken over", taken_over),
         ("pipe.receive", receive),
         ("pipe.come-and-go", come_and_go),
         ("pipe.find-it-taken", find_it_taken),
         ("pipe.send bytes", send_bytes),
+        ("pipe.send bytes, taken over", taken_over_bytes),
         ("pipe.receive bytes", receive_bytes),
     ];
     let mut scenarios: Vec<_> = all.iter().map(|&(name, run)| Scenario::new(name, run)).collect();
@@ -174,6 +176,24 @@ fn send(stage: &Stage<'_>) {
     }
     ends_by_death(stage.soon(|| a.recv_timeout(PATIENCE)), death.pid);
     assert!(matches!(a.send(message(0)), Err(SendError::Closed(_))));
+    go_on(stage, segment, a, &death);
+}
+
+/// The successor sends before anything was received.
+fn taken_over(stage: &Stage<'_>) {
+    let (segment, mut a) = typed(stage);
+    let death = stage.die("pipe.send");
+    stage.shows_dead(&segment, &death);
+    let published = death.count("spsc.published") as u64;
+    let mut b = stage.soon(|| segment.typed_pipe_end::<Message>("pipe", End::B)).unwrap();
+    for i in published + 1..=SLOTS as u64 {
+        b.try_send(message(i)).unwrap();
+    }
+    assert!(matches!(b.try_send(message(0)), Err(SendError::Full(_))));
+    for i in 1..=SLOTS as u64 {
+        assert_eq!(a.recv_timeout(PATIENCE).unwrap(), message(i));
+    }
+    drop(b);
     go_on(stage, segment, a, &death);
 }
 
@@ -292,6 +312,21 @@ fn send_bytes(stage: &Stage<'_>) {
         assert_eq!(stage.soon(|| a.recv_timeout(PATIENCE)).unwrap(), *message);
     }
     ends_by_death(stage.soon(|| a.recv_timeout(PATIENCE)), death.pid);
+    go_on_bytes(stage, segment, a, &death);
+}
+
+/// As [`taken_over`]; of a message without its end nothing is received.
+fn taken_over_bytes(stage: &Stage<'_>) {
+    let (segment, mut a) = of_bytes(stage);
+    let death = stage.die("pipe.send-bytes");
+    stage.shows_dead(&segment, &death);
+    let mut b = stage.soon(|| segment.pipe_end("pipe", End::B)).unwrap();
+    b.send_timeout(b"after", PATIENCE).unwrap();
+    let whole = [0, 1, 3, 4, 4, 5][death.count("bytes.published")];
+    for message in all()[..whole].iter().chain([&b"after".to_vec()]) {
+        assert_eq!(a.recv_timeout(PATIENCE).unwrap(), *message);
+    }
+    drop(b);
     go_on_bytes(stage, segment, a, &death);
 }
 
