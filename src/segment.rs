@@ -7,7 +7,7 @@ use crate::lock::Lock;
 use crate::os::{self, points::point};
 use crate::pipe::{self, End, Pipe, PipeOptions};
 use crate::queue::{self, Queue, QueueOptions};
-use crate::shm::attachment::{Attachment, Manner, ParticipantInfo, Unlink};
+use crate::shm::attachment::{self, Attachment, Manner, ParticipantInfo, Unlink};
 use crate::shm::catalog::Object;
 use crate::shm::file::{self, File, Plan};
 use crate::shm::layout::MAX_PARTICIPANTS;
@@ -390,7 +390,10 @@ impl OpenOptions {
                 Stale::Recover => {}
                 Stale::Refuse => return Err(Error::Stale { name: name.to_owned() }),
                 Stale::Recreate => {
-                    file::unlink_same(name, &file.lease)?;
+                    // Somebody else may be opening it at this moment.
+                    if attachment::doom(file.mutable()?, &file.lease, None) {
+                        file::unlink_same(name, &file.lease)?;
+                    }
                     continue;
                 }
             }

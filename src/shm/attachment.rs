@@ -20,7 +20,8 @@
 //! the name. A joiner, who takes its lease before it looks at `retire`, erases
 //! a mark (the leaver's change then fails) and flees from DOOMED. Of several
 //! leavers the last to write its mark decides, and by then all have given
-//! their leases back.
+//! their leases back. Whoever wants a segment that nobody holds made anew does
+//! the same before it removes the name.
 
 use super::file::{self, File};
 use super::layout::{
@@ -175,7 +176,7 @@ impl Attachment {
             // A maker joins before the file has its name.
             manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
         });
-        // SeqCst here and in `retire`: either the leaver sees our lease, or we
+        // SeqCst here and in `doom`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
         let retire = &attachment.mutable().retire;
         let mut mark = retire.load(Ordering::SeqCst);
@@ -508,22 +509,7 @@ impl Attachment {
 
     /// Removes the name if nobody holds a lease any more.
     fn retire(&self, lease: &Lease) {
-        let retire = &self.mutable().retire;
-        let mark = u64::from(lease.me.get()) << 32 | u64::from(os::random() as u32 | 1);
-        let seen = retire.load(Ordering::SeqCst);
-        if seen == DOOMED
-            || retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err()
-        {
-            // Another leaver wrote its mark after our lease was free, or a
-            // joiner is in: theirs to do.
-            return;
-        }
-        point("retire.marked");
-        let alone = lease.file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
-        let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
-        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
-        point("retire.decided");
-        if done.is_ok() && next == DOOMED {
+        if doom(self.mutable(), &lease.file, Some(lease.me)) {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
     }
@@ -531,6 +517,29 @@ impl Attachment {
 
 /// In `retire`: the name is as good as removed.
 const DOOMED: u64 = u64::MAX;
+
+/// Dooms a segment that nobody holds: who joins from now on flees. Whether it is
+/// doomed; then remove its name. The caller holds no lease of it, any more
+/// (`me`) or yet.
+pub(crate) fn doom(mutable: &Mutable, file: &LeaseFile, me: Option<Owner>) -> bool {
+    let retire = &mutable.retire;
+    let mark = u64::from(me.map_or(0, Owner::get)) << 32 | u64::from(os::random() as u32 | 1);
+    let seen = retire.load(Ordering::SeqCst);
+    if seen == DOOMED {
+        return true;
+    }
+    if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        // Somebody else wrote a mark, and finds no lease of ours; or a joiner is
+        // in: theirs to do.
+        return false;
+    }
+    point("retire.marked");
+    let alone = file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
+    let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
+    let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+    point("retire.decided");
+    done.is_ok() && next == DOOMED
+}
 
 impl Drop for Attachment {
     fn drop(&mut self) {

@@ -50,6 +50,14 @@ impl File {
         let probe = self.lease.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
         Ok(probe.map_err(lock_error)? == Probe::Held)
     }
+
+    /// What changes, apart from participants and objects.
+    pub(crate) fn mutable(&self) -> Result<&Mutable> {
+        let region = self.map.region(CATALOG_OFFSET)?;
+        // SAFETY: the region ends where `Mutable` does, which is aligned there
+        // and was initialised by the maker; atomics only.
+        Ok(unsafe { region.at::<Mutable>(MUTABLE_OFFSET).as_ref() })
+    }
 }
 
 /// What a new segment shall be.
