@@ -130,6 +130,11 @@ pub use value::Value;
 pub use wait::SLICE;
 pub use word::bits::{Integer, Number};
 
+/// For the tests of named points: see `src/os/points.rs`.
+#[cfg(all(slipring_points, not(loom)))]
+#[doc(hidden)]
+pub use os::points::armed as points;
+
 /// Types whose every bit pattern is a value, and which have no padding: what
 /// can lie in shared memory. From the crate `bytemuck`.
 pub use bytemuck::{Pod, Zeroable};

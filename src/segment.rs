@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::{Error, Result, Shape};
 use crate::kinds::{self, Declared};
 use crate::lock::Lock;
-use crate::os;
+use crate::os::{self, points::point};
 use crate::pipe::{self, End, Pipe, PipeOptions};
 use crate::queue::{self, Queue, QueueOptions};
 use crate::shm::attachment::{Attachment, Manner, ParticipantInfo, Unlink};
@@ -553,6 +553,7 @@ impl Builder {
                 // is a multiple of a line; the file is new (zeroed) and not yet
                 // published.
                 unsafe { kinds::init(declared, part, self.participants) };
+                point("create.object");
             }
             Ok(())
         };

@@ -13,6 +13,7 @@ use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Record, Ring};
+use crate::sync::point;
 use crate::wait::{Look, deadline, is_over};
 use crate::word::seat::State;
 use core::ops::{Deref, DerefMut};
@@ -321,6 +322,7 @@ fn fill(grant: &Grant, at: usize, bytes: &[u8]) {
     // SAFETY: callers reserved `at + bytes.len()` bytes or more, which are the
     // producer's alone until it publishes.
     unsafe { grant.ptr().as_ptr().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    point("pipe.bytes");
 }
 
 /// Room for one message: write it in place, then

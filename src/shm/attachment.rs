@@ -21,7 +21,7 @@ use super::layout::{LABEL, MUTABLE_OFFSET, Mutable, Participant, lease_byte, par
 use super::map::Map;
 use crate::error::{Error, Result};
 use crate::memory::Region;
-use crate::os::{self, LeaseFile, Probe};
+use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
 use core::ptr;
@@ -170,13 +170,16 @@ impl Attachment {
             // A maker joins before the file has its name.
             manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
         });
-        // SeqCst here and in `retire`: either the leaver sees our lease, or we
+        // SeqCst here and in `doom`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
         let retire = &attachment.mutable().retire;
         let mut mark = retire.load(Ordering::SeqCst);
         while mark != 0 && mark != DOOMED {
             match retire.compare_exchange(mark, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => mark = 0,
+                Ok(_) => {
+                    point("attach.mark-erased");
+                    mark = 0;
+                }
                 Err(now) => mark = now,
             }
         }
@@ -203,10 +206,12 @@ impl Attachment {
                 if !file.try_lock(lease_byte(owner)).map_err(lock_error)? {
                     continue;
                 }
+                point("attach.leased");
                 // The lease is ours, so the entry stays as it is. Acquire: the
                 // last holder's clearing of the entry.
                 if entry.state.load(Ordering::Acquire) != 0 {
                     (self.sweep)(self, owner);
+                    point("attach.swept");
                 }
                 self.fill(owner);
                 return Ok(Lease {
@@ -225,9 +230,13 @@ impl Attachment {
     fn fill(&self, owner: Owner) {
         let entry = self.participant(owner);
         let uses = entry.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        point("attach.uses");
         entry.state.store(uses.max(1), Ordering::Release);
+        point("attach.state");
         entry.pid.store(os::pid(), Ordering::Relaxed);
+        point("attach.pid");
         entry.start_time.store(os::start_time(), Ordering::Relaxed);
+        point("attach.start-time");
         let mut label = [0u8; LABEL];
         let mut len = self.label.len().min(LABEL);
         while !self.label.is_char_boundary(len) {
@@ -236,8 +245,10 @@ impl Attachment {
         label[..len].copy_from_slice(&self.label.as_bytes()[..len]);
         for (word, bytes) in entry.label.iter().zip(label.chunks_exact(8)) {
             word.store(u64::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
+            point("attach.label");
         }
         entry.label_len.store(len as u32, Ordering::Relaxed);
+        point("attach.label-len");
     }
 
     /// The name it was opened by.
@@ -397,6 +408,7 @@ impl Attachment {
         if !lease.file.try_lock(lease_byte(dead)).map_err(lock_error)? {
             return Ok(false);
         }
+        point("recover.locked");
         // From here on the number is ours: it can't be given out, and what its
         // holder stored is all there will be.
         // The entry may be free: somebody else has recovered it meanwhile, or
@@ -405,8 +417,10 @@ impl Attachment {
         // of the entry.
         self.participant(dead).state.load(Ordering::Acquire);
         (self.sweep)(self, dead);
+        point("recover.swept");
         self.vacate(dead);
         lease.file.unlock(lease_byte(dead)).map_err(lock_error)?;
+        point("recover.unlocked");
         Ok(true)
     }
 
@@ -414,9 +428,12 @@ impl Attachment {
     fn vacate(&self, owner: Owner) {
         let entry = self.participant(owner);
         entry.pid.store(0, Ordering::Relaxed);
+        point("vacate.pid");
         entry.label_len.store(0, Ordering::Relaxed);
+        point("vacate.label-len");
         // Release: whoever is given the entry next sees all of the above.
         entry.state.store(0, Ordering::Release);
+        point("vacate.state");
     }
 
     /// Looks for dead participants and recovers them, at most `limit` entries
@@ -508,6 +525,7 @@ impl Drop for Attachment {
         }
         self.vacate(lease.me);
         if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
+            point("detach.unlocked");
             file::retire(self.mutable(), &self.name, &lease.file);
         }
     }

@@ -33,6 +33,7 @@ use super::layout::{
 use super::map::Map;
 use super::name;
 use crate::error::{Error, Result};
+use crate::os::points::point;
 use crate::os::{self, LeaseFile, Probe, shm};
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -54,7 +55,7 @@ pub(crate) struct File {
 impl File {
     /// Whether any process is attached.
     pub(crate) fn is_held(&self) -> Result<bool> {
-        Ok(somebody_holds(&self.lease).map_err(lock_error)?)
+        somebody_holds(&self.lease).map_err(lock_error)
     }
 
     /// Removes the name of a segment that nobody holds; whether it did.
@@ -89,8 +90,10 @@ pub(crate) fn retire(mutable: &Mutable, name: &str, lease: &LeaseFile) -> bool {
         if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return false;
         }
+        point("retire.marked");
         let next = if matches!(somebody_holds(lease), Ok(false)) { DOOMED } else { 0 };
         let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+        point("retire.decided");
         if done.is_err() || next != DOOMED {
             return false;
         }
@@ -134,8 +137,12 @@ pub(crate) fn create<A>(
             None => Ok(None),
             Some(file) => {
                 let attached = join(File { name: name.to_owned(), ..file })?;
+                point("create.leased");
                 match shm::link(&private, name) {
-                    Ok(()) => Ok(Some(attached)),
+                    Ok(()) => {
+                        point("create.linked");
+                        Ok(Some(attached))
+                    }
                     Err(Errno::EXIST) => Err(exists()),
                     // Taken for debris before it was locked.
                     Err(Errno::NOENT) => Ok(None),
@@ -144,6 +151,7 @@ pub(crate) fn create<A>(
             }
         });
         let _ = shm::unlink(&private);
+        point("create.private-removed");
         if let Some(attached) = made? {
             return Ok(attached);
         }
@@ -162,6 +170,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("shm_open, ftruncate or mmap", errno)),
     };
+    point("create.made");
     let fd = match shm::open(private) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
@@ -171,13 +180,16 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     if !lease.try_lock(CREATE_LOCK).map_err(lock_error)? {
         return Ok(None);
     }
+    point("create.locked");
     let fd = lease.fd().map_err(lock_error)?;
     match shm::reserve(fd, len as u64) {
         Ok(()) => {}
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("fallocate", errno)),
     }
+    point("create.reserved");
     shm::set_mode(fd, plan.mode).map_err(|errno| Error::os("fchmod", errno))?;
+    point("create.mode");
 
     let entries = catalog::encode(&objects);
     let mut fixed = Fixed {
@@ -203,9 +215,12 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     // on a page, and each part at a multiple of its alignment.
     unsafe {
         region.at::<Fixed>(0).write(fixed);
+        point("create.fixed");
         region.at::<Mutable>(MUTABLE_OFFSET).write(Mutable { retire: AtomicU64::new(0) });
+        point("create.mutable");
         let to = region.at::<u8>(CATALOG_OFFSET).as_ptr();
         to.copy_from_nonoverlapping(entries.as_ptr(), entries.len());
+        point("create.catalog");
     }
     let table = participants_offset(objects.len()).unwrap_or(len);
     for i in 0..plan.participants {
@@ -220,6 +235,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         // SAFETY: `place` left room for this many participants before the first
         // object; alignment as above.
         unsafe { region.at::<Participant>(table + i * size_of::<Participant>()).write(free) };
+        point("create.participant");
     }
     let file = File { name: String::new(), map, lease, fixed, objects };
     // The descriptor and the mapping were opened by name, one after the other.
@@ -348,13 +364,16 @@ pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
             std::thread::sleep(std::time::Duration::from_micros(200));
             continue;
         }
+        point("unlink.locked");
         // Once more under the lock: nobody else removes this name now.
         let still = matches!(
             (shm::stat(fd), shm::stat_name(name)),
             (Ok(ours), Ok(named)) if ours.same_file(&named)
         );
         let done = if still { shm::unlink(name) } else { Ok(()) };
+        point("unlink.removed");
         let _ = lease.unlock(UNLINK_LOCK);
+        point("unlink.unlocked");
         return match done {
             Ok(()) => Ok(still),
             Err(Errno::NOENT) => Ok(false),
@@ -373,7 +392,9 @@ fn sweep_debris() {
         }
         let lease = LeaseFile::new(fd);
         if lease.try_lock(CREATE_LOCK).is_ok_and(|free| free) {
+            point("debris.locked");
             let _ = shm::unlink(&private);
+            point("debris.removed");
         }
     }
 }
