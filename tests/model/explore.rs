@@ -1,6 +1,7 @@
 //! Breadth first through every state, so that the trace of a violation is as
 //! short as can be.
 
+use super::coverage::Coverage;
 use super::protocol::{Model, Violation};
 use super::world::{Action, World};
 use std::collections::{HashSet, VecDeque};
@@ -12,8 +13,16 @@ pub struct Outcome {
     pub depth: usize,
     /// Whether these were all states.
     pub complete: bool,
-    /// With the actions that lead to it.
-    pub violation: Option<(Violation, Vec<Action>)>,
+    pub coverage: Coverage,
+    pub flaw: Option<Flaw>,
+}
+
+/// A violation, and how it comes about.
+pub struct Flaw {
+    pub violation: Violation,
+    pub way: Vec<Action>,
+    /// The thread that comes to it at the end of the way when it goes on alone.
+    alone: Option<usize>,
 }
 
 /// Fingerprints are their own hash.
@@ -56,16 +65,20 @@ pub fn explore(model: &Model, most: usize) -> Outcome {
     let mut origin: Vec<(u32, Action)> = vec![(0, Action::Die(u8::MAX))];
     let mut waiting = VecDeque::from([model.first()]);
     let mut actions = vec![];
+    let mut coverage = Coverage::default();
     let (mut turn, mut depth, mut level_ends) = (0, 0, 1);
+    let mut flaw = None;
     seen.insert(fingerprint(&waiting[0]));
-    while let Some(world) = waiting.pop_front() {
+    'all: while let Some(world) = waiting.pop_front() {
         if turn == level_ends {
             (depth, level_ends) = (depth + 1, origin.len());
         }
         model.actions(&world, &mut actions);
         for &action in &actions {
             let mut next = world;
-            let result = model.apply(&mut next, action).and_then(|()| {
+            let result = model.apply(&mut next, action).map_err(|violation| (violation, None));
+            let result = result.and_then(|()| {
+                coverage.note(model, &world, action, &next);
                 let fresh = seen.insert(fingerprint(&next));
                 if fresh { model.check(&next).map(|()| true) } else { Ok(false) }
             });
@@ -75,19 +88,19 @@ pub fn explore(model: &Model, most: usize) -> Outcome {
                     origin.push((turn as u32, action));
                     waiting.push_back(next);
                 }
-                Err(violation) => {
-                    let violation = Some((violation, way(&origin, turn, action)));
-                    return Outcome { states: seen.len(), depth, complete: false, violation };
+                Err((violation, alone)) => {
+                    flaw = Some(Flaw { violation, way: way(&origin, turn, action), alone });
+                    break 'all;
                 }
             }
         }
         turn += 1;
         if origin.len() >= most {
-            let complete = waiting.is_empty();
-            return Outcome { states: seen.len(), depth, complete, violation: None };
+            break;
         }
     }
-    Outcome { states: seen.len(), depth, complete: true, violation: None }
+    let complete = flaw.is_none() && waiting.is_empty();
+    Outcome { states: seen.len(), depth, complete, coverage, flaw }
 }
 
 fn way(origin: &[(u32, Action)], mut turn: usize, last: Action) -> Vec<Action> {
@@ -101,13 +114,13 @@ fn way(origin: &[(u32, Action)], mut turn: usize, last: Action) -> Vec<Action> {
 }
 
 /// What happens along the way, a line for each step.
-pub fn trace(model: &Model, actions: &[Action]) -> String {
+pub fn trace(model: &Model, flaw: &Flaw) -> String {
     let mut world = model.first();
     let mut lines = format!("    {:?}\n", &world.words[..model.scenario.slots]);
-    for &action in actions {
+    for &action in &flaw.way {
         let who = |t: u8| {
             let thread = &world.threads[usize::from(t)];
-            format!("{:?} {t} as {}", model.role(t.into()), thread.owner)
+            format!("{:?} {t}, number {}", model.role(t.into()), thread.owner)
         };
         let what = match action {
             Action::Step(t) => {
@@ -117,15 +130,16 @@ pub fn trace(model: &Model, actions: &[Action]) -> String {
             Action::Join(t, number) => format!("{}: joins as {number}", who(t)),
             Action::Die(home) => format!("process {home} dies"),
         };
-        // The last may end in the violation.
+        // The last may be the violation.
         let _ = model.apply(&mut world, action);
         let World { head, tail, epoch, payload, .. } = world;
         let slots = model.scenario.slots;
         lines += &format!(
-            "    {what:<32} {:?} {:?} head {head} tail {tail} epoch {epoch}\n",
+            "    {what:<38} {:?} {:?} head {head} tail {tail} epoch {epoch}\n",
             &world.words[..slots],
             &payload[..slots],
         );
     }
-    lines
+    let alone = flaw.alone.map(|t| format!(", with thread {t} alone from here on"));
+    lines + &format!("    {:?}{}\n", flaw.violation, alone.unwrap_or_default())
 }

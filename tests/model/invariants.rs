@@ -13,14 +13,16 @@ const ALONE: usize = 60;
 const ROUNDS: usize = 40;
 
 impl Model {
-    /// Everything that is checked in a state.
-    pub fn check(&self, world: &World) -> Result<(), Violation> {
-        self.hints(world)?;
-        self.ownership(world)?;
-        self.order(world)?;
-        self.leases(world)?;
+    /// Everything that is checked in a state. An error names the thread that
+    /// came to it when it went on alone, if that was it.
+    pub fn check(&self, world: &World) -> Result<(), (Violation, Option<usize>)> {
+        let at_once = |violation| (violation, None);
+        self.hints(world).map_err(at_once)?;
+        self.ownership(world).map_err(at_once)?;
+        self.order(world).map_err(at_once)?;
+        self.leases(world).map_err(at_once)?;
         for t in 0..self.threads() {
-            self.finish_alone(&mut world.clone(), t)?;
+            self.finish_alone(&mut world.clone(), t).map_err(|v| (v, Some(t)))?;
         }
         self.drain(world)
     }
@@ -35,13 +37,12 @@ impl Model {
         Ok(())
     }
 
-    /// A word names a living owner just when one of its threads holds the slot.
+    /// A word names a living owner just when one, and only one, of its threads
+    /// holds the slot.
     fn ownership(&self, world: &World) -> Result<(), Violation> {
         let threads = &world.threads[..self.threads()];
         for (t, thread) in threads.iter().enumerate() {
-            if thread.holds_slot()
-                && world.words[self.slot(thread.at)] != self.held(t, thread)
-            {
+            if thread.holds_slot() && world.words[self.slot(thread.at)] != self.held(t, thread) {
                 return Err(Violation::MovedFromTheLiving);
             }
         }
@@ -52,7 +53,7 @@ impl Model {
             let holds = |(t, o): (usize, &Thread)| {
                 o.holds_slot() && self.slot(o.at) == index && self.held(t, o) == *word
             };
-            if !threads.iter().enumerate().any(holds) {
+            if threads.iter().enumerate().filter(|holder| holds(*holder)).count() != 1 {
                 return Err(Violation::NamesTheWrongOne);
             }
         }
@@ -115,7 +116,7 @@ impl Model {
     /// recover the dead and receive every message. (From a state where somebody
     /// holds a slot or a lock, those where that is given back are not far, and
     /// `finish_alone` says that it will be.)
-    fn drain(&self, world: &World) -> Result<(), Violation> {
+    fn drain(&self, world: &World) -> Result<(), (Violation, Option<usize>)> {
         let threads = &world.threads[..self.threads()];
         if threads.iter().any(|o| o.holds_slot() || o.holds_lock()) {
             return Ok(());
@@ -123,7 +124,7 @@ impl Model {
         let mut nobody = true;
         for (t, thread) in threads.iter().enumerate() {
             if thread.alive && thread.owner != 0 && self.is_consumer(t) {
-                self.drain_alone(*world, t)?;
+                self.drain_alone(*world, t).map_err(|v| (v, Some(t)))?;
                 nobody = false;
             }
         }
@@ -136,7 +137,7 @@ impl Model {
             world.threads[t] = Thread { alive: true, owner, pc: Pc::Begin, ..Thread::GONE };
             world.locks[number] = self.home(t) as u8 + 1;
             world.entries[number] = true;
-            self.drain_alone(world, t)?;
+            self.drain_alone(world, t).map_err(|v| (v, Some(t)))?;
         }
         Ok(())
     }

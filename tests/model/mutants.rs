@@ -1,5 +1,8 @@
 //! Ways to break the protocol, each in one place.
 
+use super::protocol::Violation::{self, *};
+use super::scenarios::*;
+
 /// What is wrong with the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mutant {
@@ -13,6 +16,8 @@ pub enum Mutant {
     /// FULL is stored before the message.
     CommitBeforeThePayload,
     TailHintLeads,
+    /// A producer waits at POISON for a consumer that skips it.
+    ProducerSpinsAtPoison,
 
     // Take and release.
     TakeWithoutCas,
@@ -23,6 +28,8 @@ pub enum Mutant {
     ReleaseToTheSameLap,
     SkipWithoutCas,
     PoisonFreedToTheSameLap,
+    /// A compare-and-swap of the state alone.
+    TakeBlindToLaps,
     HeadHintLeads,
     /// A ring is taken for empty when the head's hint has reached the tail's.
     EmptyByTheHints,
@@ -56,6 +63,8 @@ pub enum Mutant {
     /// READING becomes FULL.
     PutsBackWhatTheDeadRead,
     LeavesTheReadersOfTheDead,
+    /// As with POSIX record locks: to close a descriptor drops all locks.
+    UnlockDropsEveryLock,
 
     // Leases.
     JoinsWithoutASweep,
@@ -68,14 +77,42 @@ pub enum Mutant {
 }
 use Mutant::*;
 
-pub const MUTANTS: [Mutant; 33] = [
-    ClaimNamesNobody, ClaimWithoutCas, ClaimOverAReader, CommitBeforeThePayload, TailHintLeads,
-    TakeWithoutCas, ConsumerWalksPastWriting, ReleaseBeforeTheLastRead, ReleaseToTheSameLap,
-    SkipWithoutCas, PoisonFreedToTheSameLap, HeadHintLeads, EmptyByTheHints, GallopOvershoots,
-    AdoptWithoutCas, SearchRecordsALaterEpoch, OneOrphanFlagForAll, NeverAnnounces,
-    AnnouncesBeforeItConverts, AnnouncesOnlyWhatItFound, RecoversTheLiving, RecoversItself,
-    NoMutexAmongThreads, RepairsWhatItSawBeforeTheLock, UnlocksBeforeItRepairs,
-    VacatesBeforeItRepairs, PublishesForTheDead, PutsBackWhatTheDeadRead,
-    LeavesTheReadersOfTheDead, JoinsWithoutASweep, JoinsUnmarked, LeaverUnlocksFirst,
-    LockFreeBeforeTheLastStore,
+/// Each mutant, a scenario in which it is caught, and what catches it there.
+pub const CAUGHT: [(Mutant, Scenario, Violation); 36] = [
+    (ClaimNamesNobody, PAIR, NeverDrained),
+    (ClaimWithoutCas, WRITERS, ClaimedOutOfOrder),
+    (ClaimOverAReader, PAIR, MovedFromTheLiving),
+    (CommitBeforeThePayload, PAIR, Torn),
+    (Mutant::TailHintLeads, PAIR, Violation::TailHintLeads),
+    (ProducerSpinsAtPoison, WRITERS, NeverEnds),
+    (TakeWithoutCas, READERS, ResolvedOutOfOrder),
+    (ConsumerWalksPastWriting, TWO_SLOTS, ResolvedOutOfOrder),
+    (ReleaseBeforeTheLastRead, PAIR, ChangedWhileRead),
+    (ReleaseToTheSameLap, BEHIND, OrderOfSlots),
+    (SkipWithoutCas, QUITTER, ResolvedOutOfOrder),
+    (PoisonFreedToTheSameLap, QUITTER, HintAtTheWrongLap),
+    (TakeBlindToLaps, READERS, ResolvedOutOfOrder),
+    (Mutant::HeadHintLeads, BEHIND, Violation::HeadHintLeads),
+    (EmptyByTheHints, STALE_TAIL, NeverDelivered),
+    (GallopOvershoots, TWO_SLOTS, ResolvedOutOfOrder),
+    (AdoptWithoutCas, ADOPTERS, NamesTheWrongOne),
+    (SearchRecordsALaterEpoch, BEHIND, NeverDelivered),
+    (OneOrphanFlagForAll, ADOPTERS, NeverDelivered),
+    (NeverAnnounces, BEHIND, NeverDelivered),
+    (AnnouncesBeforeItConverts, BEHIND, NeverDelivered),
+    (AnnouncesOnlyWhatItFound, BEHIND, NeverDelivered),
+    (RecoversTheLiving, PAIR, MovedFromTheLiving),
+    (RecoversItself, SIBLINGS, MovedFromTheLiving),
+    (NoMutexAmongThreads, THREADS, LivingWithoutEntry),
+    (RepairsWhatItSawBeforeTheLock, ROUND, DeliveredTwice),
+    (UnlocksBeforeItRepairs, JOINER, LivingWithoutEntry),
+    (VacatesBeforeItRepairs, PAIR, FreeEntryNamed),
+    (PublishesForTheDead, PAIR, Torn),
+    (PutsBackWhatTheDeadRead, PAIR, ResolvedOutOfOrder),
+    (LeavesTheReadersOfTheDead, PAIR, NeverDelivered),
+    (UnlockDropsEveryLock, PAIR, LivingWithoutLease),
+    (JoinsWithoutASweep, JOINER, NamesTheWrongOne),
+    (JoinsUnmarked, JOINER, LivingWithoutEntry),
+    (LeaverUnlocksFirst, LEAVER, LivingWithoutEntry),
+    (LockFreeBeforeTheLastStore, PAIR, OrderOfSlots),
 ];

@@ -40,6 +40,28 @@ pub enum Violation {
     NeverDrained,
 }
 
+impl Violation {
+    pub const ALL: [Violation; 17] = [
+        Violation::MovedFromTheLiving,
+        Violation::NamesTheWrongOne,
+        Violation::LivingWithoutLease,
+        Violation::LivingWithoutEntry,
+        Violation::FreeEntryNamed,
+        Violation::OrderOfSlots,
+        Violation::ClaimedOutOfOrder,
+        Violation::ResolvedOutOfOrder,
+        Violation::TailHintLeads,
+        Violation::HeadHintLeads,
+        Violation::HintAtTheWrongLap,
+        Violation::Torn,
+        Violation::ChangedWhileRead,
+        Violation::DeliveredTwice,
+        Violation::NeverEnds,
+        Violation::NeverDelivered,
+        Violation::NeverDrained,
+    ];
+}
+
 /// A scenario, and what is wrong with the protocol in it.
 pub struct Model {
     pub scenario: Scenario,
@@ -172,7 +194,8 @@ impl Model {
                 TryLock if self.sibling_recovers(world, t) => {}
                 _ => to.push(Action::Step(u)),
             }
-            if thread.alive && matches!(thread.pc, Begin | Done) && !self.sibling_recovers(world, t) {
+            if thread.alive && matches!(thread.pc, Begin | Done) && !self.sibling_recovers(world, t)
+            {
                 let dead = numbers.clone().filter(|n| world.is_dead(*n));
                 to.extend(dead.map(|n| Action::Recover(u, n as u8)));
             }
@@ -335,7 +358,11 @@ impl Model {
 
             TakeCas => {
                 let (at, to) = (me.at, self.held(t, me));
-                if !self.cas(&mut world.words[slot], me.word, to, Mutant::TakeWithoutCas) {
+                let word = &mut world.words[slot];
+                if self.has(Mutant::TakeBlindToLaps) && word.state == Full {
+                    me.word = *word;
+                }
+                if !self.cas(word, me.word, to, Mutant::TakeWithoutCas) {
                     self.look(me, at);
                     return Ok(());
                 }
@@ -487,6 +514,9 @@ impl Model {
             // Full.
             (-1, Full | Orphan) => self.finish(t, me),
             (-1, Writing) => self.suspect(word, slot, t, me),
+            (-1, Poison) if !consumer && self.has(Mutant::ProducerSpinsAtPoison) => {
+                self.look(me, me.at);
+            }
             (-1, Poison) if !consumer => then(SkipCas),
             // A load older than the hint, in the code. Here no load is.
             _ => return Err(Violation::HintAtTheWrongLap),

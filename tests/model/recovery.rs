@@ -21,13 +21,13 @@ impl Model {
                 continue;
             }
             let thread = world.threads[t];
-            world.threads[t] = if self.has(Mutant::LockFreeBeforeTheLastStore) && thread.pc == Commit
-            {
-                // A ghost that does this one thing.
-                Thread { sent: thread.sent, at: thread.at, pc: LateStore, ..Thread::GONE }
-            } else {
-                Thread::GONE
-            };
+            world.threads[t] =
+                if self.has(Mutant::LockFreeBeforeTheLastStore) && thread.pc == Commit {
+                    // A ghost that does this one thing.
+                    Thread { sent: thread.sent, at: thread.at, pc: LateStore, ..Thread::GONE }
+                } else {
+                    Thread::GONE
+                };
         }
         for lock in &mut world.locks {
             if usize::from(*lock) == home + 1 {
@@ -52,7 +52,7 @@ impl Model {
             return;
         }
         (me.target, me.pc) = (word.owner, TryLock);
-        if self.has(Mutant::RepairsWhatItSawBeforeTheLock) {
+        if self.has(Mutant::RepairsWhatItSawBeforeTheLock) && word.state == Reading {
             (me.word, me.index) = (word, slot as u8);
         }
     }
@@ -135,8 +135,11 @@ impl Model {
                 me.pc = if first { RepairLook } else { Unlock };
             }
             Unlock => {
-                if world.locks[target] == mine {
-                    world.locks[target] = 0;
+                for (number, lock) in world.locks.iter_mut().enumerate() {
+                    let all = self.has(Mutant::UnlockDropsEveryLock);
+                    if *lock == mine && (number == target || all) {
+                        *lock = 0;
+                    }
                 }
                 // `step` marks the mutant's second time here.
                 if self.has(Mutant::UnlocksBeforeItRepairs) && me.step == 0 && world.entries[target]

@@ -172,7 +172,8 @@ impl Thread {
     /// Whether it holds the lock of `target`.
     pub fn holds_lock(&self) -> bool {
         self.alive
-            && (self.recovers() || matches!(self.pc, Pc::JoinEntry | Pc::JoinEnter | Pc::LeaveUnlock))
+            && (self.recovers()
+                || matches!(self.pc, Pc::JoinEntry | Pc::JoinEnter | Pc::LeaveUnlock))
     }
 }
 
