@@ -160,7 +160,8 @@ impl Segment {
     /// [`Error::NotFound`], [`Error::PermissionDenied`],
     /// [`Error::NotASegment`], [`Error::LayoutVersion`], [`Error::Truncated`],
     /// [`Error::Corrupt`], [`Error::ParticipantsFull`], [`Error::WaitMode`],
-    /// [`Error::Os`].
+    /// [`Error::Busy`] when the last user has been in the midst of removing it
+    /// for long, [`Error::Os`].
     pub fn open(name: &str) -> Result<Segment> {
         OpenOptions::new().open(name)
     }

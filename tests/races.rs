@@ -15,7 +15,7 @@ use support::{Name, Process, hear, role, say, spawn};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn rounds() -> u64 {
-    std::env::var("SLIPRING_ROUNDS").map_or(200, |rounds| rounds.parse().unwrap())
+    std::env::var("SLIPRING_ROUNDS").map_or(100, |rounds| rounds.parse().unwrap())
 }
 
 /// One of those that race. They meet at gates, and count together what they

@@ -184,10 +184,11 @@ impl Attachment {
             }
         }
         if mark == DOOMED || !still_named {
-            // The leaver may have been killed before it got to this.
-            let _ = file::unlink_same(&attachment.name, &lease.file);
+            // The leaver may have been killed before it got to this. If it has
+            // stopped in the midst of it instead, the name is not to be had.
+            let removed = file::unlink_same(&attachment.name, &lease.file);
             attachment.vacate(lease.me);
-            return Ok(None);
+            return removed.map(|_| None);
         }
         attachment.lease.store(Box::into_raw(Box::new(lease)), Ordering::Release);
         Ok(Some(attachment))

@@ -6,7 +6,7 @@ use crate::queue::{Message, message};
 use crate::stage::{PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::say;
 use slipring::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Numbers of the survivor's own messages start here.
 const MARK: u64 = 1000;
@@ -82,6 +82,12 @@ pub const VICTIMS: &[Victim] = &[
         end();
         drop(lock.lock().unwrap());
     }),
+    ("stop.leave", |name| {
+        let segment = Segment::open(name).unwrap();
+        begin();
+        drop(segment);
+        end();
+    }),
     ("stop.store", |name| {
         let value = Value::<[u64; 5]>::open(name).unwrap();
         begin();
@@ -103,6 +109,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ("stop.pipe-receive bytes", pipe_receive_bytes),
         ("stop.lock", lock),
         ("stop.store", store),
+        ("stop.leave", leave),
     ];
     all.iter().map(|&(name, run)| Scenario::new(name, run)).collect()
 }
@@ -350,5 +357,36 @@ fn store(stage: &Stage<'_>) {
     stopped.resume(|| {});
     assert_eq!(value.load(), [if finished { 12 } else { 2 }; 5]);
     drop((value, segment));
+    stage.is_gone();
+}
+
+/// The last one out stops on its way. Who comes meanwhile is in, and the name
+/// stays; or it is told, and soon, that there is nothing to come to.
+fn leave(stage: &Stage<'_>) {
+    let build = || Segment::builder(&stage.name).value::<u64>("value");
+    let mut first = Some(build().create().unwrap());
+    let stopped = stage.stop("stop.leave", || drop(first.take()));
+    let come = || {
+        let start = Instant::now();
+        let came = Segment::open(&stage.name);
+        assert!(start.elapsed() < PATIENCE, "took {:?}", start.elapsed());
+        came
+    };
+    let doomed = stopped.count("retire.decided") > 0;
+    let came = match come() {
+        Ok(segment) if !doomed => Some(segment),
+        Err(Error::NotFound { .. }) if doomed => None,
+        Err(Error::Busy { .. }) if stopped.count("unlink.locked") > 0 => None,
+        other => panic!("{other:?}"),
+    };
+    stopped.resume(|| {});
+    assert_eq!(stage.name.exists(), came.is_some());
+    if let Some(segment) = &came {
+        segment.value::<u64>("value").unwrap().store(7);
+        assert_eq!(come().unwrap().value::<u64>("value").unwrap().load(), 7);
+    }
+    drop(came);
+    stage.is_gone();
+    drop(build().create().unwrap());
     stage.is_gone();
 }
