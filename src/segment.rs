@@ -396,7 +396,10 @@ impl OpenOptions {
             }
             if let Some(attachment) = attach(file, false, self.label.clone())? {
                 if !held {
-                    attachment.recover_dead(usize::MAX)?;
+                    // What the system does not let it do now is done by
+                    // whoever waits. To give up here would remove the segment:
+                    // this is its last user.
+                    let _ = attachment.recover_dead(usize::MAX);
                 }
                 return Ok(Segment { attachment: Arc::new(attachment) });
             }

@@ -118,7 +118,8 @@ fn path(name: &str) -> String {
     format!("{DIRECTORY}/{name}")
 }
 
-fn retry<R>(mut call: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> {
+/// Makes a call again for as long as signals interrupt it.
+pub(crate) fn retry<R>(mut call: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}

@@ -120,6 +120,13 @@ struct Lease {
     recovering: Mutex<()>,
 }
 
+impl Lease {
+    /// Of an entry that this process has just taken through the file.
+    fn new(me: Owner, file: LeaseFile) -> Lease {
+        Lease { file, me, generation: os::generation(), recovering: Mutex::new(()) }
+    }
+}
+
 /// What a handle keeps: a number, and the process it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -170,11 +177,11 @@ impl Attachment {
             exclusive: Mutex::new(Vec::new()),
         };
         attachment.map.region(attachment.len)?;
-        let lease = attachment.take_lease(file.lease)?;
-        let still_named = lease.file.fd().ok().is_some_and(|fd| {
-            // A maker joins before the file has its name.
-            manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
-        });
+        let lease = Lease::new(attachment.take_entry(&file.lease)?, file.lease);
+        // A maker joins before the file has its name. Where it can't be told,
+        // the segment is used like any whose name is removed a moment later.
+        let nameless = !manner.created
+            && lease.file.fd().is_ok_and(|fd| os::shm::stat(fd).is_ok_and(|stat| stat.links == 0));
         // SeqCst here and in `retire`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
         let retire = &attachment.mutable().retire;
@@ -185,7 +192,7 @@ impl Attachment {
                 Err(now) => mark = now,
             }
         }
-        if mark == DOOMED || !still_named {
+        if mark == DOOMED || nameless {
             // The leaver may have been killed before it got to this.
             let _ = file::unlink_same(&attachment.name, &lease.file);
             attachment.vacate(lease.me);
@@ -195,8 +202,9 @@ impl Attachment {
         Ok(Some(attachment))
     }
 
-    /// Takes the first entry that nobody alive holds.
-    fn take_lease(&self, file: LeaseFile) -> Result<Lease> {
+    /// Takes the first entry that nobody alive holds, and its lease through this
+    /// file. A failure leaves the file as it was: a forked child may try again.
+    fn take_entry(&self, file: &LeaseFile) -> Result<Owner> {
         // Entries marked free first; then those of the dead.
         for free_only in [true, false] {
             for number in 1..=self.participants as u16 {
@@ -214,12 +222,7 @@ impl Attachment {
                     (self.sweep)(self, owner);
                 }
                 self.fill(owner);
-                return Ok(Lease {
-                    file,
-                    me: owner,
-                    generation: os::generation(),
-                    recovering: Mutex::new(()),
-                });
+                return Ok(owner);
             }
         }
         Err(Error::ParticipantsFull { max: self.participants })
@@ -369,8 +372,8 @@ impl Attachment {
             if self.asymmetric && !os::membarrier_register() {
                 return Err(Error::os("membarrier", rustix::io::Errno::NOSYS));
             }
-            let fresh = self.take_lease(parents.file.after_fork())?;
-            let fresh = Box::into_raw(Box::new(fresh));
+            let me = self.take_entry(&parents.file)?;
+            let fresh = Box::into_raw(Box::new(Lease::new(me, parents.file.after_fork())));
             self.lease.store(fresh, Ordering::Release);
             // SAFETY: just made, freed only in `drop`.
             Ok(unsafe { &*fresh })

@@ -288,13 +288,13 @@ pub(crate) fn unlink(name: &str) -> Result<()> {
 /// that is unlinking the same file is waited for, within limits.
 pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
     let fd = lease.fd().map_err(lock_error)?;
+    let leads_here = || match (shm::stat(fd), shm::stat_name(name)) {
+        (Ok(ours), Ok(named)) => Ok(ours.same_file(&named)),
+        (_, Err(Errno::NOENT)) => Ok(false),
+        (Err(errno), _) | (_, Err(errno)) => Err(Error::os("fstat", errno)),
+    };
     for _ in 0..RETRIES {
-        let leads_here = match (shm::stat(fd), shm::stat_name(name)) {
-            (Ok(ours), Ok(named)) => ours.same_file(&named),
-            (_, Err(Errno::NOENT)) => false,
-            (Err(errno), _) | (_, Err(errno)) => return Err(Error::os("fstat", errno)),
-        };
-        if !leads_here {
+        if !leads_here()? {
             return Ok(false);
         }
         if !lease.try_lock(UNLINK_LOCK).map_err(lock_error)? {
@@ -302,17 +302,13 @@ pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
             continue;
         }
         // Once more under the lock: nobody else removes this name now.
-        let still = matches!(
-            (shm::stat(fd), shm::stat_name(name)),
-            (Ok(ours), Ok(named)) if ours.same_file(&named)
-        );
-        let done = if still { shm::unlink(name) } else { Ok(()) };
+        let done = leads_here().and_then(|still| match still.then(|| shm::unlink(name)) {
+            None | Some(Err(Errno::NOENT)) => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(errno)) => Err(Error::os("unlink", errno)),
+        });
         let _ = lease.unlock(UNLINK_LOCK);
-        return match done {
-            Ok(()) => Ok(still),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(Error::os("unlink", errno)),
-        };
+        return done;
     }
     Err(Error::Busy { what: "the segment's name", pid: 0 })
 }

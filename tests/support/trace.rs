@@ -20,6 +20,13 @@ pub fn mark() {
     unsafe { core::arch::asm!("int3", options(nostack, preserves_flags)) };
 }
 
+/// A mark that tells the tracer a number: see [`Tracee::told`].
+#[inline(always)]
+pub fn tell(number: u64) {
+    // SAFETY: as in `mark`; the register is only read.
+    unsafe { core::arch::asm!("int3", in("rdi") number, options(nostack, preserves_flags)) };
+}
+
 /// Why a traced process stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -57,7 +64,11 @@ pub fn fork_traced(work: impl FnOnce()) -> Tracee {
         work();
     });
     let mut tracee = Tracee { pid, ended: false };
-    assert_eq!(tracee.stopped(), Stop::Mark, "before its first mark");
+    let first = match tracee.stopped() {
+        Stop::Signal(libc::SIGCHLD) => tracee.to_stop(),
+        stop => stop,
+    };
+    assert_eq!(first, Stop::Mark, "before its first mark");
     tracee
 }
 
@@ -127,9 +138,17 @@ impl Tracee {
     }
 
     fn go(&mut self, request: u32, signal: i32) -> Stop {
-        // SAFETY: requests that let a process run take a signal as their data.
-        unsafe { self.request(request, null_mut(), signal as usize as *mut c_void) };
-        self.stopped()
+        let mut signal = signal;
+        loop {
+            // SAFETY: requests that let a process run take a signal as their
+            // data.
+            unsafe { self.request(request, null_mut(), signal as usize as *mut c_void) };
+            match self.stopped() {
+                // The end of its own children is nobody else's business.
+                Stop::Signal(libc::SIGCHLD) => signal = libc::SIGCHLD,
+                stop => return stop,
+            }
+        }
     }
 
     fn stopped(&mut self) -> Stop {
@@ -173,8 +192,7 @@ impl Tracee {
 
     /// Runs to the next mark.
     pub fn to_mark(&mut self) {
-        let stop = self.go(libc::PTRACE_CONT, 0);
-        assert_eq!(stop, Stop::Mark, "before its next mark");
+        assert_eq!(self.to_stop(), Stop::Mark, "before its next mark");
     }
 
     /// Runs one instruction, or one turn of a repeated one, or one system call.
@@ -185,6 +203,11 @@ impl Tracee {
     /// Runs to the next start or end of a system call, if nothing comes first.
     pub fn to_syscall(&mut self) -> Stop {
         self.go(libc::PTRACE_SYSCALL, 0)
+    }
+
+    /// Runs until something happens.
+    pub fn to_stop(&mut self) -> Stop {
+        self.go(libc::PTRACE_CONT, 0)
     }
 
     /// Runs until it ends; its exit code, or the signal that ended it.
@@ -198,10 +221,11 @@ impl Tracee {
         }
     }
 
-    /// Tells system calls from breakpoints, and stops at forks. The process
-    /// must be at its first mark.
-    pub fn watch_syscalls(&self) {
-        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEFORK;
+    /// Tells system calls from breakpoints, and stops at forks if `forks` are
+    /// to be followed.
+    pub fn watch_syscalls(&self, forks: bool) {
+        let follow = if forks { libc::PTRACE_O_TRACEFORK } else { 0 };
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | follow;
         // SAFETY: options are passed as the data itself.
         unsafe {
             self.request(libc::PTRACE_SETOPTIONS, null_mut(), options as usize as *mut c_void)
@@ -231,6 +255,34 @@ impl Tracee {
             self.request(libc::PTRACE_GETREGS, null_mut(), (&raw mut registers).cast());
             registers
         }
+    }
+
+    /// The number of the `tell` that it is at.
+    pub fn told(&self) -> u64 {
+        self.registers().rdi
+    }
+
+    /// Whether it is at the start of a system call, not at the end.
+    pub fn is_entry(&self) -> bool {
+        // SAFETY: all zeroes are such a record, which the request writes, given
+        // its length for an address.
+        let info = unsafe {
+            let mut info: libc::ptrace_syscall_info = core::mem::zeroed();
+            let len = size_of::<libc::ptrace_syscall_info>();
+            self.request(libc::PTRACE_GET_SYSCALL_INFO, len as *mut c_void, (&raw mut info).cast());
+            info
+        };
+        info.op == libc::PTRACE_SYSCALL_INFO_ENTRY
+    }
+
+    /// The NUL-terminated string at this address, cut at 256 bytes.
+    pub fn string_at(&self, address: u64) -> String {
+        use std::os::unix::fs::FileExt;
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).unwrap();
+        let mut bytes = [0; 256];
+        let read = memory.read_at(&mut bytes, address).unwrap_or(0);
+        let end = bytes[..read].iter().position(|byte| *byte == 0).unwrap_or(read);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
     pub fn set_registers(&self, mut registers: user_regs_struct) {
