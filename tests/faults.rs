@@ -28,7 +28,7 @@ mod support;
 #[path = "support/trace.rs"]
 mod trace;
 
-use cases::{CASES, Case};
+use cases::{CASES, Case, NameAfter};
 use errnos::{Call, errnos_of};
 use private_shm::{Holdings, names};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ fn fail_each_call(case: &Case) -> String {
         match fail_once(case, place.0, place.1) {
             Outcome::Faulted { call, errno, succeeded } => {
                 let what = format!("{}: call {} {call:?}, errno {errno}", case.name, place.0);
-                check(case, &call, errno, succeeded, &what);
+                check(&call, errno, succeeded, &what);
                 *calls.entry(call.number).or_default() += 1;
                 faults += 1;
                 coped += u64::from(succeeded);
@@ -111,13 +111,12 @@ fn fail_each_call(case: &Case) -> String {
 }
 
 /// What the tracer wants to see.
-fn check(case: &Case, call: &Call, errno: i32, succeeded: bool, what: &str) {
+fn check(call: &Call, errno: i32, succeeded: bool, what: &str) {
     if errno == libc::EINTR || call.is_optional() {
         assert!(succeeded, "{what}: not coped with");
     }
     // The second attempt has come and gone.
     assert_eq!(names(), [""; 0], "{what}");
-    let _ = case;
 }
 
 enum Outcome {
@@ -175,7 +174,18 @@ fn fail_once(case: &Case, index: usize, choice: usize) -> Outcome {
     assert_eq!(stop, Stop::Mark, "{}: before the end of the first attempt", what());
     let succeeded = tracee.told() == 1;
     let left = names();
-    let may_leave = case.may_leave || fault.as_ref().is_some_and(|(call, _)| call.unlinks());
+    let may_leave = match &fault {
+        Some((_, libc::EINTR)) | None => matches!(case.name_after, NameAfter::Kept),
+        Some((call, _)) => {
+            call.unlinks()
+                || match case.name_after {
+                    NameAfter::Gone => false,
+                    NameAfter::GoneIfSeen => call.looks_before_unlinking(),
+                    NameAfter::GoneIfOk => !succeeded,
+                    NameAfter::Kept => true,
+                }
+        }
+    };
     assert!(may_leave || left.is_empty(), "{}: left {left:?}", what());
     // The second attempt, without a fault, sweeps.
     assert_eq!(tracee.to_end(), Stop::Exited(0), "{}: afterwards", what());

@@ -535,7 +535,10 @@ impl Drop for Attachment {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
         self.vacate(lease.me);
-        if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
+        if self.unlink == Unlink::LastOut {
+            // A lease that can't be given back is no obstacle to its holder,
+            // and goes with the descriptor.
+            let _ = lease.file.unlock(lease_byte(lease.me));
             self.retire(&lease);
         }
     }

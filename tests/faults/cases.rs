@@ -12,17 +12,24 @@ type Outcome = std::result::Result<(), Box<dyn AnyError>>;
 pub struct Case {
     pub name: &'static str,
     pub run: fn(&str, &dyn Fn()) -> Outcome,
-    /// Whether any failure may leave the name behind: operations that clean up,
-    /// and where others still use the segment.
-    pub may_leave: bool,
+    pub name_after: NameAfter,
+}
+
+/// What is left of the segment's name when a case with a fault is over, if the
+/// fault was not in the call that removes it.
+pub enum NameAfter {
+    Gone,
+    /// The operation is to remove it, and can't when a call fails by which it
+    /// finds out whether it may. It has nobody to tell.
+    GoneIfSeen,
+    /// The operation is to remove it, and tells when it does not.
+    GoneIfOk,
+    /// Others still use the segment.
+    Kept,
 }
 
 const fn case(name: &'static str, run: fn(&str, &dyn Fn()) -> Outcome) -> Case {
-    Case { name, run, may_leave: false }
-}
-
-const fn cleaning(name: &'static str, run: fn(&str, &dyn Fn()) -> Outcome) -> Case {
-    Case { name, run, may_leave: true }
+    Case { name, run, name_after: NameAfter::Gone }
 }
 
 pub const CASES: &[Case] = &[
@@ -39,11 +46,11 @@ pub const CASES: &[Case] = &[
     case("lock, waiting", lock_waiting),
     case("recover", recover),
     case("participants", participants),
-    cleaning("drop, last out", drop_last_out),
-    cleaning("drop, creator", drop_creator),
-    cleaning("drop, one of two", drop_one_of_two),
-    cleaning("unlink", unlink),
-    cleaning("fork", after_fork),
+    Case { name_after: NameAfter::GoneIfSeen, ..case("drop, last out", drop_last_out) },
+    Case { name_after: NameAfter::GoneIfSeen, ..case("drop, creator", drop_creator) },
+    case("drop, one of two", drop_one_of_two),
+    Case { name_after: NameAfter::GoneIfOk, ..case("unlink", unlink) },
+    Case { name_after: NameAfter::Kept, ..case("fork", after_fork) },
 ];
 
 /// Far longer than anything takes.

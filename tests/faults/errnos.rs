@@ -13,6 +13,8 @@ pub struct Call {
     arguments: [u64; 4],
     /// The path, of those that have one.
     path: String,
+    /// What a `fcntl` with a lock wants.
+    lock_type: i32,
 }
 
 impl Call {
@@ -28,12 +30,24 @@ impl Call {
             }
             _ => String::new(),
         };
-        Call { number, arguments, path }
+        let lock_type = if number == SYS_fcntl { tracee.short_at(arguments[2]).into() } else { -1 };
+        Call { number, arguments, path, lock_type }
     }
 
     /// Whether it takes a name away.
     pub fn unlinks(&self) -> bool {
         self.number == SYS_unlinkat
+    }
+
+    /// Whether it finds out if the name may be taken away: whether anybody holds
+    /// a lease, whether the name still leads to the file, whether somebody else
+    /// is about to remove it.
+    pub fn looks_before_unlinking(&self) -> bool {
+        match self.number {
+            SYS_fstat | SYS_newfstatat => true,
+            SYS_fcntl => self.lock_type != F_UNLCK,
+            _ => false,
+        }
     }
 
     /// Whether the kernel has done the work when it complains: Linux frees a

@@ -275,12 +275,24 @@ impl Tracee {
         info.op == libc::PTRACE_SYSCALL_INFO_ENTRY
     }
 
-    /// The NUL-terminated string at this address, cut at 256 bytes.
-    pub fn string_at(&self, address: u64) -> String {
+    /// The process's memory from this address on; the number of bytes read.
+    fn read(&self, address: u64, to: &mut [u8]) -> usize {
         use std::os::unix::fs::FileExt;
         let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).unwrap();
+        memory.read_at(to, address).unwrap_or(0)
+    }
+
+    /// The 16-bit number at this address.
+    pub fn short_at(&self, address: u64) -> i16 {
+        let mut bytes = [0; 2];
+        self.read(address, &mut bytes);
+        i16::from_ne_bytes(bytes)
+    }
+
+    /// The NUL-terminated string at this address, cut at 256 bytes.
+    pub fn string_at(&self, address: u64) -> String {
         let mut bytes = [0; 256];
-        let read = memory.read_at(&mut bytes, address).unwrap_or(0);
+        let read = self.read(address, &mut bytes);
         let end = bytes[..read].iter().position(|byte| *byte == 0).unwrap_or(read);
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
