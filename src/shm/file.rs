@@ -109,6 +109,7 @@ pub(crate) fn create<A>(
 fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     let mut objects = plan.objects.clone();
     let len = catalog::place(&mut objects, plan.participants)?;
+    shm::check_len(len as u64).map_err(|errno| Error::os("ftruncate", errno))?;
     let map = match Map::create(private, len) {
         Ok(map) => map,
         Err(Errno::EXIST) => return Ok(None),

@@ -1,8 +1,8 @@
 //! The mapping: the one place that uses the `shared_memory` crate.
 //!
 //! What is made up for here: the crate unlinks by name when the creator drops
-//! (switched off at once), its handle is not `Send`, and it opens by name, so
-//! that the caller must prove that the mapping and its own descriptor lead to
+//! (switched off at once), takes descriptor 0 for none and never closes it (so it
+//! never gets that), its handle is not `Send`, and it opens by name, so that the caller must prove that the mapping and its own descriptor lead to
 //! one file.
 
 use crate::error::{Error, Result};
@@ -37,6 +37,7 @@ impl Map {
     }
 
     fn wrap(make: impl Fn() -> Result<Shmem, ShmemError>) -> Result<Map, Errno> {
+        let _zero = crate::os::shm::occupy_zero();
         // The crate takes back what it did before it fails, so a call that was
         // interrupted can be made again.
         let mut shmem = crate::os::shm::retry(|| {

@@ -67,8 +67,8 @@ impl Call {
             }
             // Registration decides how a segment sleeps; a barrier can be missed.
             SYS_membarrier => self.arguments[0] == MEMBARRIER_CMD_GLOBAL_EXPEDITED as u64,
-            SYS_getdents64 | SYS_futex | SYS_read | SYS_lseek | SYS_close | SYS_madvise
-            | SYS_brk => true,
+            SYS_getdents64 | SYS_prlimit64 | SYS_futex | SYS_read | SYS_lseek | SYS_close
+            | SYS_madvise | SYS_brk => true,
             SYS_statx => self.path.is_empty(),
             _ => false,
         }
@@ -112,7 +112,7 @@ pub fn errnos_of(call: &Call) -> &'static [i32] {
         SYS_membarrier => &[ENOSYS, EPERM],
         SYS_getrandom => &[EINTR],
         SYS_clock_nanosleep => &[EINTR],
-        SYS_prlimit64 => &[EPERM],
+        SYS_prlimit64 => &[EPERM, ENOSYS],
         // They can't fail, given their arguments; or they are not the library's.
         SYS_getpid | SYS_geteuid | SYS_gettid | SYS_munmap | SYS_clone | SYS_set_robust_list
         | SYS_rt_sigprocmask | SYS_rseq | SYS_sched_yield => &[],
