@@ -11,7 +11,7 @@ mod support;
 
 use private_shm::{Holdings, names};
 use slipring::*;
-use std::io::Write;
+use std::io::{Read, Write};
 use support::{Name, role, say, spawn};
 
 const MIB: usize = 1 << 20;
@@ -26,6 +26,7 @@ fn child() {
         "address space" => address_space(name),
         "file size" => file_size(name),
         "without standard input" => without_standard_input(name),
+        "full table" => full_table(name),
         "full" => in_private_shm("1m", || full(name)),
         "stores" => in_private_shm("1m", || stores(name)),
         other => panic!("unknown role {other}"),
@@ -188,27 +189,59 @@ fn without_standard_input(name: &str) {
     assert_eq!(Holdings::now(), before, "left behind");
 }
 
+/// A forked child that finds the table of participants full may try again, and
+/// gets in when there is room.
+fn full_table(name: &str) {
+    let segment = Segment::builder(name).queue::<u64>("queue", 4).participants(1).create().unwrap();
+    let queue = segment.queue::<u64>("queue").unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let (mut turned_away, mut tell) = std::io::pipe().unwrap();
+    let in_child = fork_and_join(move || {
+        for _ in 0..3 {
+            let refusal = tx.try_send(1);
+            let expected =
+                matches!(refusal, Err(SendError::Failed(1, Error::ParticipantsFull { max: 1 })));
+            assert!(expected, "{refusal:?}");
+        }
+        tell.write_all(&[1]).unwrap();
+        // The parent makes room when it has heard that.
+        while tx.try_send(1).is_err() {
+            std::thread::yield_now();
+        }
+        assert_eq!(rx.try_recv().unwrap(), 1);
+    });
+    turned_away.read_exact(&mut [0]).unwrap();
+    drop((queue, segment));
+    in_child();
+}
+
 /// Runs `work` in a process with a `/dev/shm` of this size.
 fn in_private_shm(size: &str, work: impl FnOnce()) {
+    fork_and_join(|| match private_shm::mount(size) {
+        Ok(()) => work(),
+        Err(error) => say(&format!("skipped: no /dev/shm of its own: {error}")),
+    })();
+}
+
+/// Runs `work` in a forked process; the result waits for its end, which must be
+/// a good one.
+fn fork_and_join(work: impl FnOnce()) -> impl FnOnce() {
     // SAFETY: the test program runs this one test on this one thread, beside
     // the harness's main thread, which is blocked.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
-        if let Err(error) = private_shm::mount(size) {
-            say(&format!("skipped: no /dev/shm of its own: {error}"));
-            // SAFETY: ends the process, takes no pointers.
-            unsafe { libc::_exit(0) };
-        }
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // SAFETY: as above.
+        // SAFETY: ends the process, takes no pointers.
         unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
     }
-    let mut status = 0;
-    // SAFETY: a live integer to write to.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert!(libc::WIFEXITED(status), "killed by signal {}", libc::WTERMSIG(status));
-    assert_eq!(libc::WEXITSTATUS(status), 0);
+    move || {
+        let mut status = 0;
+        // SAFETY: a live integer to write to.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert!(libc::WIFEXITED(status), "killed by signal {}", libc::WTERMSIG(status));
+        assert_eq!(libc::WEXITSTATUS(status), 0);
+    }
 }
 
 fn full(name: &str) {
@@ -280,6 +313,11 @@ fn short_files() {
 #[test]
 fn no_standard_input() {
     run("without standard input");
+}
+
+#[test]
+fn a_full_table_of_participants() {
+    run("full table");
 }
 
 #[test]
