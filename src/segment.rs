@@ -526,7 +526,8 @@ impl Builder {
     ///
     /// [`Error::AlreadyExists`], [`Error::NameInvalid`],
     /// [`Error::Declaration`], [`Error::NoSpace`], [`Error::Os`]. Nothing is
-    /// left behind.
+    /// left behind; what the system does not let this call remove is removed by
+    /// the next creation.
     pub fn create(&self) -> Result<Segment> {
         let mode = self.wait_mode.unwrap_or_else(WaitMode::best);
         mode.check()?;

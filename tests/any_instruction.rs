@@ -12,7 +12,9 @@
 //! that. There a victim is killed after each *change* of the segment's bytes,
 //! hence in each state that others can see, and else after every so many
 //! instructions, from an offset on that differs from run to run.
-//! `SLIPRING_STRIDE=1` asks for every instruction there too.
+//! `SLIPRING_STRIDE=1` asks for every instruction there too. Recovery, the
+//! longest operation by far, is left to optimised builds, and done in strides
+//! there.
 //!
 //! Not vacuous: a run fails unless some victims died before they changed
 //! anything, some in between, and some after the operation had its effect.
@@ -22,6 +24,8 @@
 
 #[path = "any_instruction/messages.rs"]
 mod messages;
+#[path = "any_instruction/recovery.rs"]
+mod recovery;
 mod support;
 #[path = "support/trace.rs"]
 mod trace;
@@ -55,6 +59,10 @@ pub trait Operation {
     /// The survivor, when the victim is dead: checks what must hold, uses the
     /// object for several laps, and says whether the operation had its effect.
     fn settle(&mut self, death: &Death) -> bool;
+    /// One of so many instructions is met, in an optimised build.
+    fn stride(&self) -> u64 {
+        1
+    }
     /// Whether the operation shows others nothing before its effect.
     fn is_one_store(&self) -> bool {
         false
@@ -124,7 +132,7 @@ fn kill_at(operation: &mut impl Operation, watch: &mut Watch, goal: Goal) -> Dea
         mark();
     });
     operation.attend();
-    victim.to_mark();
+    victim.run_to_mark();
     watch.changed();
     let mut death = Death { pid: victim.pid(), instructions: 0, changes: 0, finished: false };
     while !goal.is_reached(&death) {
@@ -183,7 +191,7 @@ fn sweep(
 
 /// The survivor's part: everything about one operation on the segment `name`.
 pub fn kill_at_any_instruction(name: &str, mut operation: impl Operation) {
-    let default = if cfg!(debug_assertions) { 499 } else { 1 };
+    let default = if cfg!(debug_assertions) { 499 } else { operation.stride() };
     let stride = std::env::var("SLIPRING_STRIDE").map_or(default, |s| s.parse().unwrap());
     // Each run its own; to see one again, set SLIPRING_OFFSET.
     let offset = std::env::var("SLIPRING_OFFSET")
@@ -223,6 +231,7 @@ fn child() {
         "value" => views::value(name),
         "lock" => views::lock(name),
         "array" => views::array(name),
+        "recover" => recovery::recover(name),
         other => panic!("unknown role {other}"),
     }
 }
@@ -279,6 +288,12 @@ fn value_store() {
 #[test]
 fn lock_and_unlock() {
     run("lock", &[]);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes when it is not optimised")]
+fn recovery_of_another() {
+    run("recover", &[]);
 }
 
 #[test]

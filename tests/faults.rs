@@ -140,7 +140,7 @@ fn fail_once(case: &Case, index: usize, choice: usize) -> Outcome {
     let mut fault = None;
     let mut count = 0;
     loop {
-        let stop = tracee.to_syscall();
+        let stop = tracee.run_to_syscall();
         match stop {
             Stop::Mark => break,
             Stop::Fork(child) => {
@@ -170,7 +170,7 @@ fn fail_once(case: &Case, index: usize, choice: usize) -> Outcome {
     let what = || format!("{}: call {index}: {fault:?}", case.name);
     // To the end of the first attempt.
     tracee.watch_syscalls(false);
-    let stop = tracee.to_stop();
+    let stop = tracee.run_on();
     assert_eq!(stop, Stop::Mark, "{}: before the end of the first attempt", what());
     let succeeded = tracee.told() == 1;
     let left = names();
@@ -188,7 +188,7 @@ fn fail_once(case: &Case, index: usize, choice: usize) -> Outcome {
     };
     assert!(may_leave || left.is_empty(), "{}: left {left:?}", what());
     // The second attempt, without a fault, sweeps.
-    assert_eq!(tracee.to_end(), Stop::Exited(0), "{}: afterwards", what());
+    assert_eq!(tracee.run_to_end(), Stop::Exited(0), "{}: afterwards", what());
     if let Some(parent) = parent {
         assert_eq!(reap(parent), Some(0), "{}: the parent", what());
     }
@@ -217,7 +217,7 @@ fn fail_call(tracee: &mut Tracee, call: &Call, errno: i32) {
         registers.orig_rax = u64::MAX;
         tracee.set_registers(registers);
     }
-    assert_eq!(tracee.to_syscall(), Stop::Syscall, "at the end of {call:?}");
+    assert_eq!(tracee.run_to_syscall(), Stop::Syscall, "at the end of {call:?}");
     let mut registers = tracee.registers();
     registers.rax = (-i64::from(errno)) as u64;
     tracee.set_registers(registers);

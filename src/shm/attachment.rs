@@ -43,7 +43,8 @@ use std::sync::{Mutex, PoisonError};
 #[non_exhaustive]
 pub enum Unlink {
     /// The last process to detach removes it. The default: nothing is left
-    /// behind, but by processes that were all killed.
+    /// behind, but by processes that were all killed, or where the system
+    /// refuses to remove it; opening it again makes up for that.
     #[default]
     LastOut = 0,
     /// The handle that created it removes it when dropped; processes that are

@@ -12,6 +12,9 @@
 //! | between `link` and the removal of the private name | both names | the private one is swept |
 //! | after | a segment with a dead participant | as for any dead participant |
 //!
+//! A maker that fails removes the private name itself. If the system refuses
+//! that, the name is debris too, from the maker's end on.
+//!
 //! *Only its own file is unlinked.* Whoever unlinks holds [`UNLINK_LOCK`] of
 //! the file while it checks that the name still leads there, so the name can't
 //! change hands between the check and the removal.

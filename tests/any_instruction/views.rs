@@ -4,7 +4,7 @@ use crate::{Death, Operation, PATIENCE, kill_at_any_instruction};
 use slipring::*;
 
 /// Words of a large element: fewer where each takes hundreds of instructions.
-const WORDS: usize = if cfg!(debug_assertions) { 12 } else { 64 };
+const WORDS: usize = if cfg!(debug_assertions) { 8 } else { 64 };
 
 /// Large, and of equal words, so that a mixture shows.
 type Large = [u64; WORDS];

@@ -65,7 +65,7 @@ pub fn fork_traced(work: impl FnOnce()) -> Tracee {
     });
     let mut tracee = Tracee { pid, ended: false };
     let first = match tracee.stopped() {
-        Stop::Signal(libc::SIGCHLD) => tracee.to_stop(),
+        Stop::Signal(libc::SIGCHLD) => tracee.run_on(),
         stop => stop,
     };
     assert_eq!(first, Stop::Mark, "before its first mark");
@@ -191,8 +191,8 @@ impl Tracee {
     }
 
     /// Runs to the next mark.
-    pub fn to_mark(&mut self) {
-        assert_eq!(self.to_stop(), Stop::Mark, "before its next mark");
+    pub fn run_to_mark(&mut self) {
+        assert_eq!(self.run_on(), Stop::Mark, "before its next mark");
     }
 
     /// Runs one instruction, or one turn of a repeated one, or one system call.
@@ -201,17 +201,17 @@ impl Tracee {
     }
 
     /// Runs to the next start or end of a system call, if nothing comes first.
-    pub fn to_syscall(&mut self) -> Stop {
+    pub fn run_to_syscall(&mut self) -> Stop {
         self.go(libc::PTRACE_SYSCALL, 0)
     }
 
     /// Runs until something happens.
-    pub fn to_stop(&mut self) -> Stop {
+    pub fn run_on(&mut self) -> Stop {
         self.go(libc::PTRACE_CONT, 0)
     }
 
     /// Runs until it ends; its exit code, or the signal that ended it.
-    pub fn to_end(&mut self) -> Stop {
+    pub fn run_to_end(&mut self) -> Stop {
         let mut signal = 0;
         loop {
             match self.go(libc::PTRACE_CONT, signal) {
