@@ -398,7 +398,10 @@ impl OpenOptions {
             }
             if let Some(attachment) = attach(file, false, self.label.clone())? {
                 if !held {
-                    attachment.recover_dead(usize::MAX)?;
+                    // What the system does not let it do now is done by
+                    // whoever waits. To give up here would remove the segment:
+                    // this is its last user.
+                    let _ = attachment.recover_dead(usize::MAX);
                 }
                 return Ok(Segment { attachment: Arc::new(attachment) });
             }
@@ -526,7 +529,8 @@ impl Builder {
     ///
     /// [`Error::AlreadyExists`], [`Error::NameInvalid`],
     /// [`Error::Declaration`], [`Error::NoSpace`], [`Error::Os`]. Nothing is
-    /// left behind.
+    /// left behind; what the system does not let this call remove is removed by
+    /// the next creation.
     pub fn create(&self) -> Result<Segment> {
         let mode = self.wait_mode.unwrap_or_else(WaitMode::best);
         mode.check()?;

@@ -24,10 +24,17 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
 struct Node {
-    /// The descriptor, or -1 while the node is unused.
+    /// The descriptor, or [`UNUSED`], or [`LOST`].
     fd: AtomicI32,
     next: *mut Node,
 }
+
+/// No descriptor, and the node is for anybody to take.
+const UNUSED: RawFd = -1;
+
+/// No descriptor any more, since it could not be opened again in a child; but
+/// the node is still that of a [`GuardedFd`].
+const LOST: RawFd = -2;
 
 /// The process's generation. One load of a line that only `fork` writes.
 #[inline(always)]
@@ -54,8 +61,8 @@ extern "C" fn in_child() {
         let this = unsafe { &*node };
         let fd = this.fd.load(Ordering::Relaxed);
         if fd >= 0 && !reopen(fd) {
-            this.fd.store(-1, Ordering::Relaxed);
-            // SAFETY: the descriptor belongs to a `GuardedFd`, which finds -1
+            this.fd.store(LOST, Ordering::Relaxed);
+            // SAFETY: the descriptor belongs to a `GuardedFd`, which finds LOST
             // in its node and will not use or close it.
             unsafe { libc::close(fd) };
         }
@@ -88,20 +95,32 @@ fn reopen(fd: RawFd) -> bool {
     // SAFETY: the path is a NUL-terminated array (at most 24 of its 32 bytes
     // are set); `open`, `dup3` and `close` may be called in a signal handler.
     unsafe {
-        let fresh = libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC);
+        let fresh = retry(|| libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC));
         if fresh < 0 {
             return false;
         }
-        let moved = libc::dup3(fresh, fd, libc::O_CLOEXEC) == fd;
+        let moved = retry(|| libc::dup3(fresh, fd, libc::O_CLOEXEC)) == fd;
         libc::close(fresh);
         moved
+    }
+}
+
+/// Makes a call again for as long as signals interrupt it. Async-signal-safe:
+/// it reads `errno`, no more.
+fn retry(call: impl Fn() -> RawFd) -> RawFd {
+    loop {
+        let done = call();
+        let error = std::io::Error::last_os_error();
+        if done != -1 || error.raw_os_error() != Some(libc::EINTR) {
+            return done;
+        }
     }
 }
 
 /// A descriptor whose description a forked child does not share.
 #[derive(Debug)]
 pub(crate) struct GuardedFd {
-    /// Holds the number, or -1 in a child where it could not be opened again.
+    /// Holds the number, or LOST in a child where it could not be opened again.
     node: &'static AtomicI32,
 }
 
@@ -116,7 +135,7 @@ fn enlist(fd: RawFd) -> &'static AtomicI32 {
     while !node.is_null() {
         // SAFETY: as in `in_child`.
         let this: &'static Node = unsafe { &*node };
-        let free = this.fd.compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed);
+        let free = this.fd.compare_exchange(UNUSED, fd, Ordering::Relaxed, Ordering::Relaxed);
         if free.is_ok() {
             return &this.fd;
         }
@@ -154,7 +173,7 @@ impl Drop for GuardedFd {
     fn drop(&mut self) {
         // First off the list, so that a fork can't replace a number that is no
         // longer ours.
-        let fd = self.node.swap(-1, Ordering::Relaxed);
+        let fd = self.node.swap(UNUSED, Ordering::Relaxed);
         if fd >= 0 {
             // SAFETY: owned since `guard_fd`, and closed only here.
             unsafe { libc::close(fd) };

@@ -69,6 +69,27 @@ fn from_raw(s: fs::Stat) -> Stat {
     }
 }
 
+/// Fails with FBIG if this process may not make a file of `len` bytes
+/// (RLIMIT_FSIZE). Ask before `ftruncate` and `fallocate`: their answer is
+/// SIGXFSZ, which kills.
+pub(crate) fn check_len(len: u64) -> Result<(), Errno> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a live record to write to. Failure leaves it: no limit known.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    if len <= limit.rlim_cur { Ok(()) } else { Err(Errno::FBIG) }
+}
+
+/// Sees to it that no file that is opened while the result lives gets
+/// descriptor 0, in a process that has closed its standard input.
+pub(crate) fn occupy_zero() -> Option<OwnedFd> {
+    // SAFETY: a question about a number; no descriptor is used.
+    if unsafe { libc::fcntl(0, libc::F_GETFD) } != -1 {
+        return None;
+    }
+    // The lowest free number is the one that is given out.
+    retry(|| fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())).ok()
+}
+
 /// Reserves `len` bytes of memory, so that no later store can find the file
 /// system full.
 pub(crate) fn reserve(fd: impl AsFd, len: u64) -> Result<(), Errno> {
@@ -118,7 +139,8 @@ fn path(name: &str) -> String {
     format!("{DIRECTORY}/{name}")
 }
 
-fn retry<R>(mut call: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> {
+/// Makes a call again for as long as signals interrupt it.
+pub(crate) fn retry<R>(mut call: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}

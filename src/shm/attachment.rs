@@ -34,7 +34,8 @@ use std::sync::{Mutex, PoisonError};
 #[non_exhaustive]
 pub enum Unlink {
     /// The last process to detach removes it. The default: nothing is left
-    /// behind, but by processes that were all killed.
+    /// behind, but by processes that were all killed, or where the system
+    /// refuses to remove it; opening it again makes up for that.
     #[default]
     LastOut = 0,
     /// The handle that created it removes it when dropped; processes that are
@@ -111,6 +112,13 @@ struct Lease {
     recovering: Mutex<()>,
 }
 
+impl Lease {
+    /// Of an entry that this process has just taken through the file.
+    fn new(me: Owner, file: LeaseFile) -> Lease {
+        Lease { file, me, generation: os::generation(), recovering: Mutex::new(()) }
+    }
+}
+
 /// What a handle keeps: a number, and the process it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -165,12 +173,12 @@ impl Attachment {
             exclusive: Mutex::new(Vec::new()),
         };
         attachment.map.region(attachment.len)?;
-        let lease = attachment.take_lease(file.lease)?;
-        let still_named = lease.file.fd().ok().is_some_and(|fd| {
-            // A maker joins before the file has its name.
-            manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
-        });
-        // SeqCst here and in `doom`: either the leaver sees our lease, or we
+        let lease = Lease::new(attachment.take_entry(&file.lease)?, file.lease);
+        // A maker joins before the file has its name. Where it can't be told,
+        // the segment is used like any whose name is removed a moment later.
+        let nameless = !manner.created
+            && lease.file.fd().is_ok_and(|fd| os::shm::stat(fd).is_ok_and(|stat| stat.links == 0));
+        // SeqCst here and in `retire`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
         let retire = &attachment.mutable().retire;
         let mut mark = retire.load(Ordering::SeqCst);
@@ -183,7 +191,7 @@ impl Attachment {
                 Err(now) => mark = now,
             }
         }
-        if mark == DOOMED || !still_named {
+        if mark == DOOMED || nameless {
             // The leaver may have been killed before it got to this. If it has
             // stopped in the midst of it instead, the name is not to be had.
             let removed = file::unlink_same(&attachment.name, &lease.file);
@@ -194,8 +202,9 @@ impl Attachment {
         Ok(Some(attachment))
     }
 
-    /// Takes the first entry that nobody alive holds.
-    fn take_lease(&self, file: LeaseFile) -> Result<Lease> {
+    /// Takes the first entry that nobody alive holds, and its lease through this
+    /// file. A failure leaves the file as it was: a forked child may try again.
+    fn take_entry(&self, file: &LeaseFile) -> Result<Owner> {
         // Entries marked free first; then those of the dead.
         for free_only in [true, false] {
             for number in 1..=self.participants as u16 {
@@ -215,12 +224,7 @@ impl Attachment {
                     point("attach.swept");
                 }
                 self.fill(owner);
-                return Ok(Lease {
-                    file,
-                    me: owner,
-                    generation: os::generation(),
-                    recovering: Mutex::new(()),
-                });
+                return Ok(owner);
             }
         }
         Err(Error::ParticipantsFull { max: self.participants })
@@ -376,8 +380,8 @@ impl Attachment {
             if self.asymmetric && !os::membarrier_register() {
                 return Err(Error::os("membarrier", rustix::io::Errno::NOSYS));
             }
-            let fresh = self.take_lease(parents.file.after_fork())?;
-            let fresh = Box::into_raw(Box::new(fresh));
+            let me = self.take_entry(&parents.file)?;
+            let fresh = Box::into_raw(Box::new(Lease::new(me, parents.file.after_fork())));
             self.lease.store(fresh, Ordering::Release);
             // SAFETY: just made, freed only in `drop`.
             Ok(unsafe { &*fresh })
@@ -525,7 +529,10 @@ impl Drop for Attachment {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
         self.vacate(lease.me);
-        if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
+        if self.unlink == Unlink::LastOut {
+            // A lease that can't be given back is no obstacle to its holder,
+            // and goes with the descriptor.
+            let _ = lease.file.unlock(lease_byte(lease.me));
             point("detach.unlocked");
             file::retire(self.mutable(), &self.name, &lease.file);
         }

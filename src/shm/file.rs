@@ -12,6 +12,9 @@
 //! | between `link` and the removal of the private name | both names | the private one is swept |
 //! | after | a segment with a dead participant | as for any dead participant |
 //!
+//! A maker that fails removes the private name itself. If the system refuses
+//! that, the name is debris too, from the maker's end on.
+//!
 //! *The last one out* unlinks without any lock that a stopped process could
 //! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
 //! other leases, and if there are none turns the mark into DOOMED and removes
@@ -164,6 +167,7 @@ pub(crate) fn create<A>(
 fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     let mut objects = plan.objects.clone();
     let len = catalog::place(&mut objects, plan.participants)?;
+    shm::check_len(len as u64).map_err(|errno| Error::os("ftruncate", errno))?;
     let map = match Map::create(private, len) {
         Ok(map) => map,
         Err(Errno::EXIST) => return Ok(None),
@@ -351,13 +355,13 @@ pub(crate) fn unlink(name: &str) -> Result<()> {
 /// that is unlinking the same file is waited for, within limits.
 pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
     let fd = lease.fd().map_err(lock_error)?;
+    let leads_here = || match (shm::stat(fd), shm::stat_name(name)) {
+        (Ok(ours), Ok(named)) => Ok(ours.same_file(&named)),
+        (_, Err(Errno::NOENT)) => Ok(false),
+        (Err(errno), _) | (_, Err(errno)) => Err(Error::os("fstat", errno)),
+    };
     for _ in 0..RETRIES {
-        let leads_here = match (shm::stat(fd), shm::stat_name(name)) {
-            (Ok(ours), Ok(named)) => ours.same_file(&named),
-            (_, Err(Errno::NOENT)) => false,
-            (Err(errno), _) | (_, Err(errno)) => return Err(Error::os("fstat", errno)),
-        };
-        if !leads_here {
+        if !leads_here()? {
             return Ok(false);
         }
         if !lease.try_lock(UNLINK_LOCK).map_err(lock_error)? {
@@ -366,19 +370,15 @@ pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
         }
         point("unlink.locked");
         // Once more under the lock: nobody else removes this name now.
-        let still = matches!(
-            (shm::stat(fd), shm::stat_name(name)),
-            (Ok(ours), Ok(named)) if ours.same_file(&named)
-        );
-        let done = if still { shm::unlink(name) } else { Ok(()) };
+        let done = leads_here().and_then(|still| match still.then(|| shm::unlink(name)) {
+            None | Some(Err(Errno::NOENT)) => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(errno)) => Err(Error::os("unlink", errno)),
+        });
         point("unlink.removed");
         let _ = lease.unlock(UNLINK_LOCK);
         point("unlink.unlocked");
-        return match done {
-            Ok(()) => Ok(still),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(Error::os("unlink", errno)),
-        };
+        return done;
     }
     Err(Error::Busy { what: "the segment's name", pid: 0 })
 }

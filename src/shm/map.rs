@@ -1,8 +1,8 @@
 //! The mapping: the one place that uses the `shared_memory` crate.
 //!
 //! What is made up for here: the crate unlinks by name when the creator drops
-//! (switched off at once), its handle is not `Send`, and it opens by name, so
-//! that the caller must prove that the mapping and its own descriptor lead to
+//! (switched off at once), takes descriptor 0 for none and never closes it (so it
+//! never gets that), its handle is not `Send`, and it opens by name, so that the caller must prove that the mapping and its own descriptor lead to
 //! one file.
 
 use crate::error::{Error, Result};
@@ -28,21 +28,26 @@ impl Map {
     /// Creates the file `name`, `len` bytes long, and maps it. Fails with
     /// `EXIST` if the name is taken. Touch no page before it is reserved.
     pub(crate) fn create(name: &str, len: usize) -> Result<Map, Errno> {
-        Self::wrap(ShmemConf::new().os_id(format!("/{name}")).size(len).create())
+        Self::wrap(|| ShmemConf::new().os_id(format!("/{name}")).size(len).create())
     }
 
     /// Maps the file `name`, whole.
     pub(crate) fn open(name: &str) -> Result<Map, Errno> {
-        Self::wrap(ShmemConf::new().os_id(format!("/{name}")).open())
+        Self::wrap(|| ShmemConf::new().os_id(format!("/{name}")).open())
     }
 
-    fn wrap(result: Result<Shmem, ShmemError>) -> Result<Map, Errno> {
-        let mut shmem = result.map_err(|error| match error {
-            ShmemError::MappingIdExists => Errno::EXIST,
-            ShmemError::MapCreateFailed(code)
-            | ShmemError::MapOpenFailed(code)
-            | ShmemError::UnknownOsError(code) => Errno::from_raw_os_error(code as i32),
-            _ => Errno::INVAL,
+    fn wrap(make: impl Fn() -> Result<Shmem, ShmemError>) -> Result<Map, Errno> {
+        let _zero = crate::os::shm::occupy_zero();
+        // The crate takes back what it did before it fails, so a call that was
+        // interrupted can be made again.
+        let mut shmem = crate::os::shm::retry(|| {
+            make().map_err(|error| match error {
+                ShmemError::MappingIdExists => Errno::EXIST,
+                ShmemError::MapCreateFailed(code)
+                | ShmemError::MapOpenFailed(code)
+                | ShmemError::UnknownOsError(code) => Errno::from_raw_os_error(code as i32),
+                _ => Errno::INVAL,
+            })
         })?;
         shmem.set_owner(false);
         let base = NonNull::new(shmem.as_ptr()).ok_or(Errno::INVAL)?;
