@@ -91,6 +91,7 @@ impl Futex {
 pub(crate) fn light_barrier(asymmetric: bool) {
     #[cfg(not(loom))]
     if asymmetric {
+        // Not modelled: it binds the compiler alone, and loom knows only machines.
         core::sync::atomic::compiler_fence(Ordering::SeqCst);
         return;
     }
