@@ -23,6 +23,7 @@ use crate::ring::Owner;
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
+use crate::sync::point;
 use crate::wait::deadline;
 use crate::word::bits::{self, Fetch, FetchBits, Integer, Number, is_atomic};
 use crate::word::lock::{LEN, Lock as Word, NoLock};
@@ -73,6 +74,10 @@ pub(crate) unsafe fn init(object: &Object, region: Region<'_>) {
 
 pub(crate) fn sweep(attachment: &Attachment, object: &Object, region: Region<'_>, dead: Owner) {
     lock::sweep(attachment, object, region, dead);
+}
+
+pub(crate) fn settle(attachment: &Attachment, object: &Object, region: Region<'_>, me: Owner) {
+    lock::settle(attachment, object, region, me);
 }
 
 pub(crate) fn roles(
@@ -242,6 +247,7 @@ impl<T: Pod> Array<T> {
             let _locked = self.locked(false)?;
             // SAFETY: as in `get`.
             unsafe { at.write(value) };
+            point("array.element");
         }
         Ok(())
     }
@@ -306,6 +312,7 @@ impl<T: Pod> Array<T> {
                 let at = self.elements.add(start + i);
                 if is_atomic::<T>() { bits::store(at.cast(), *value) } else { at.write(*value) }
             }
+            point("array.elements");
         }
         if clean {
             self.lock.clear_poison(locked.me);

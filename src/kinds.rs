@@ -76,6 +76,20 @@ pub(crate) fn sweep(attachment: &Attachment, dead: Owner) {
     }
 }
 
+/// Gives back what `me`, which is leaving, still holds: a lock whose guard was
+/// forgotten. (Loans of queues and pipes are settled by their handles.)
+pub(crate) fn settle(attachment: &Attachment, me: Owner) {
+    for object in attachment.objects() {
+        // SAFETY: as in `sweep`.
+        let Ok(region) = (unsafe { attachment.region(object) }) else { continue };
+        match object.kind {
+            Kind::Array => array::settle(attachment, object, region, me),
+            Kind::Lock => lock::settle(attachment, object, region, me),
+            Kind::Queue | Kind::Pipe | Kind::Value => {}
+        }
+    }
+}
+
 /// What a participant does with an object, for people to read.
 pub(crate) fn roles(attachment: &Attachment, object: &Object, owner: Owner) -> Vec<&'static str> {
     // SAFETY: as in `sweep`.

@@ -88,6 +88,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("slipring needs Linux: leases rest on its open-file-description locks");
 
@@ -124,6 +129,11 @@ pub use shm::layout::{LAYOUT_VERSION, MAX_OBJECTS, MAX_PARTICIPANTS};
 pub use value::Value;
 pub use wait::SLICE;
 pub use word::bits::{Integer, Number};
+
+/// For the tests of named points: see `src/os/points.rs`.
+#[cfg(all(slipring_points, not(loom)))]
+#[doc(hidden)]
+pub use os::points::armed as points;
 
 /// Types whose every bit pattern is a value, and which have no padding: what
 /// can lie in shared memory. From the crate `bytemuck`.

@@ -44,6 +44,14 @@ pub(crate) fn sweep(attachment: &Attachment, _: &Object, region: Region<'_>, dea
     unsafe { Word::attach(region, attachment.asymmetric) }.recover(dead);
 }
 
+/// Frees the lock, poisoned, if `me` is leaving and still holds it.
+pub(crate) fn settle(attachment: &Attachment, object: &Object, region: Region<'_>, me: Owner) {
+    // SAFETY: as in `sweep`.
+    if unsafe { Word::attach(region, attachment.asymmetric) }.owner() == Some(me) {
+        sweep(attachment, object, region, me);
+    }
+}
+
 pub(crate) fn roles(
     attachment: &Attachment,
     _: &Object,

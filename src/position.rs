@@ -75,10 +75,14 @@ impl Laps {
         (at.0 & ((1 << self.index_bits) - 1)) as usize
     }
 
-    /// A position read from shared memory, if its index is one.
+    /// A position read from shared memory, if it is one: its index below the
+    /// capacity, and no bit set above its lap. So each position has one word,
+    /// and words may be compared.
     #[inline(always)]
     pub(crate) const fn checked(self, raw: u64) -> Option<Position> {
-        if self.index(Position(raw)) < self.capacity() { Some(Position(raw)) } else { None }
+        let at = Position(raw);
+        let (lap, index) = (raw >> self.index_bits, self.index(at));
+        if index < self.capacity() && lap == self.lap(at) { Some(at) } else { None }
     }
 
     /// The position after this one.
@@ -150,6 +154,17 @@ mod tests {
         assert!(laps.checked(4).is_some());
         assert!(laps.checked(5).is_none());
         assert!(laps.checked(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn bits_above_the_lap_are_refused() {
+        let laps = Laps::new(8).unwrap();
+        let last = laps.at(u64::MAX, 7);
+        assert_eq!(last.0, (1 << 52) - 1);
+        assert_eq!(laps.checked(last.0), Some(last));
+        assert!((52..64).all(|bit| laps.checked(last.0 | 1 << bit).is_none()));
+        // Where index and lap fill the word, there is none.
+        assert!(Laps::new(1 << 16).unwrap().checked(u64::MAX).is_some());
     }
 
     #[test]

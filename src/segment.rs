@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::{Error, Result, Shape};
 use crate::kinds::{self, Declared};
 use crate::lock::Lock;
-use crate::os;
+use crate::os::{self, points::point};
 use crate::pipe::{self, End, Pipe, PipeOptions};
 use crate::queue::{self, Queue, QueueOptions};
 use crate::shm::attachment::{Attachment, Manner, ParticipantInfo, Unlink};
@@ -389,8 +389,9 @@ impl OpenOptions {
                 _ if held => {}
                 Stale::Recover => {}
                 Stale::Refuse => return Err(Error::Stale { name: name.to_owned() }),
+                // Unless somebody comes meanwhile.
                 Stale::Recreate => {
-                    file::unlink_same(name, &file.lease)?;
+                    file.retire();
                     continue;
                 }
             }
@@ -412,7 +413,8 @@ fn attach(file: File, created: bool, label: Option<String>) -> Result<Option<Att
     mode.check()?;
     kinds::check(&file.objects, file.fixed.participants as usize)?;
     let asymmetric = mode == WaitMode::Membarrier;
-    Attachment::join(file, Manner { sweep: kinds::sweep, asymmetric, created, label })
+    let (sweep, settle) = (kinds::sweep, kinds::settle);
+    Attachment::join(file, Manner { sweep, settle, asymmetric, created, label })
 }
 
 /// Declares a segment: its objects first, then [`create`](Builder::create) or
@@ -551,6 +553,7 @@ impl Builder {
                 // is a multiple of a line; the file is new (zeroed) and not yet
                 // published.
                 unsafe { kinds::init(declared, part, self.participants) };
+                point("create.object");
             }
             Ok(())
         };

@@ -14,6 +14,9 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+/// Where tests end or stop a process; nothing in ordinary builds.
+pub(crate) use crate::os::points::point;
+
 /// One step of a spin loop.
 #[inline(always)]
 pub(crate) fn spin_loop() {

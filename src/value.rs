@@ -210,7 +210,8 @@ impl<T: Pod> Value<T> {
         match &self.form {
             Form::Atomic(_) => self.store(value),
             Form::Cell(cell) => {
-                let Some(locked) = self.lock(cell, deadline(timeout))? else { return Ok(false) };
+                let locked = self.lock(cell, self.me()?, deadline(timeout))?;
+                let Some(locked) = locked else { return Ok(false) };
                 locked.store(&value);
             }
         }
@@ -251,28 +252,33 @@ impl<T: Pod> Value<T> {
 
     /// Replaces the value under the cell's lock, whatever it takes.
     fn write(&self, cell: &Cell<'static>, change: impl FnOnce(T) -> T) {
-        loop {
-            match self.lock(cell, None) {
-                Ok(Some(locked)) => {
-                    locked.store(&change(locked.load()));
-                    return;
-                }
-                Ok(None) => {}
-                // The lock's word is none that a process writes.
-                Err(Error::Corrupt { .. }) => cell.lock.reset(),
+        let me = loop {
+            match self.me() {
+                Ok(me) => break me,
                 // A forked child waits for its place.
                 Err(Error::ParticipantsFull { .. }) => std::thread::sleep(SLICE),
                 Err(error) => panic!("can't attach after fork: {error}"),
             }
-        }
+        };
+        let locked = loop {
+            match self.lock(cell, me, None) {
+                Ok(Some(locked)) => break locked,
+                Ok(None) => {}
+                // The lock's word is none that a process writes.
+                Err(Error::Corrupt { .. }) => cell.lock.reset(),
+                // The kernel could not tell whether its owner is dead.
+                Err(_) => std::thread::sleep(SLICE),
+            }
+        };
+        locked.store(&change(locked.load()));
     }
 
     fn lock<'c>(
         &self,
         cell: &'c Cell<'static>,
+        me: Owner,
         deadline: Option<Instant>,
     ) -> Result<Option<Locked<'c>>> {
-        let me = self.me()?;
         let acquired = lock::acquire(&self.attachment, &cell.lock, me, deadline)?;
         Ok(acquired.map(|acquired| {
             if acquired.poisoned {

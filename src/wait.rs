@@ -29,7 +29,7 @@
 //! The word itself carries no data, so its accesses are Relaxed: the barriers
 //! at 2 and b do all the ordering.
 
-use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier};
+use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier, point};
 use std::time::{Duration, Instant};
 
 /// Longest uninterrupted sleep: the bound on what a killed peer costs others.
@@ -38,6 +38,11 @@ pub const SLICE: Duration = Duration::from_millis(10);
 /// When a wait of this length ends; `None`, for ever, when the clock can't tell.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     sync::now().checked_add(timeout)
+}
+
+/// Whether a deadline has passed: for loops whose waits may end at once.
+pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|at| sync::now() >= at)
 }
 
 /// Set while somebody may be asleep.
@@ -94,13 +99,16 @@ impl<'a> Waiter<'a> {
         // then be set again by a sleeper that has yet to look, and stays.
         let next = (seen | SLEEPING).wrapping_add(1);
         let _ = word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+        point("wake.count");
         self.event.futex.wake_all();
+        point("wake.futex");
     }
 
     /// Announces a sleeper; returns the word to sleep on. The caller must look
     /// once more before it calls `sleep`.
     fn prepare(&self) -> u32 {
         let ticket = self.event.futex.word.fetch_or(SLEEPING, Ordering::Relaxed) | SLEEPING;
+        point("sleep.flag");
         // Edge W: pairs with the light barrier in `notify`.
         heavy_barrier(self.asymmetric);
         ticket

@@ -382,3 +382,18 @@ fn a_sleeping_waiter_gets_a_dead_owners_lock() {
     assert_eq!(waiter.hear(), "false");
     waiter.join();
 }
+
+#[test]
+fn a_forgotten_guard_does_not_outlive_its_attachment() {
+    let name = Name::new("forget");
+    let segment = Segment::builder(&name).lock("lock").array::<u64>("array", 3).create().unwrap();
+    let other = Segment::open(&name).unwrap();
+    let (lock, mut array) = (other.lock("lock").unwrap(), other.array::<u64>("array").unwrap());
+    std::mem::forget(lock.lock().unwrap());
+    std::mem::forget(array.lock().unwrap());
+    drop((lock, array, other));
+    let lock = segment.lock("lock").unwrap();
+    assert!(matches!(lock.lock_timeout(PATIENCE), Err(LockError::Poisoned(_))));
+    let mut array = segment.array::<u64>("array").unwrap();
+    assert!(matches!(array.lock_timeout(PATIENCE), Err(LockError::Poisoned(_))));
+}

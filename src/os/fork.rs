@@ -59,6 +59,7 @@ extern "C" fn in_child() {
             // in its node and will not use or close it.
             unsafe { libc::close(fd) };
         }
+        super::points::point("fork.reopened");
         node = this.next;
     }
     GENERATION.fetch_add(1, Ordering::Relaxed);

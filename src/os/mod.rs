@@ -5,6 +5,7 @@ mod fork;
 #[cfg(not(any(feature = "portable-wait", loom)))]
 mod futex;
 mod lease;
+pub(crate) mod points;
 #[cfg(all(feature = "portable-wait", not(loom)))]
 mod portable;
 pub(crate) mod shm;

@@ -13,7 +13,8 @@ use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Record, Ring};
-use crate::wait::{Look, deadline};
+use crate::sync::point;
+use crate::wait::{Look, deadline, is_over};
 use crate::word::seat::State;
 use core::ops::{Deref, DerefMut};
 use std::fmt;
@@ -26,6 +27,12 @@ const PREFIX: usize = 8;
 /// Most memory that a length alone, which a hostile peer may have made up, gets
 /// reserved.
 const RESERVED_UNSEEN: usize = 1 << 20;
+
+/// Pieces that one look takes out of the ring. A sender that goes on for ever
+/// must not hold up a receiver that does not wait, or only so long. The ring
+/// never holds as many pieces of correct senders, each a quarter of it but for
+/// the last of a message.
+const PIECES_AT_ONCE: usize = 64;
 
 /// A consumer, and what it knows beside its position.
 #[derive(Debug)]
@@ -184,6 +191,14 @@ impl PipeSender<[u8]> {
         let mut rest = message;
         let mut first = true;
         while first || !rest.is_empty() {
+            // More than the ring holds has gone: the receiver keeps up, so that
+            // waiting for room alone might never meet the deadline.
+            if let Until::Deadline(deadline) = until
+                && message.len() - rest.len() > self.producer.ring().geometry().capacity()
+                && is_over(deadline)
+            {
+                return Err(SendError::Timeout(()));
+            }
             let prefix = if first { PREFIX } else { 0 };
             let wanted = prefix + rest.len();
             self.ready()?;
@@ -307,6 +322,7 @@ fn fill(grant: &Grant, at: usize, bytes: &[u8]) {
     // SAFETY: callers reserved `at + bytes.len()` bytes or more, which are the
     // producer's alone until it publishes.
     unsafe { grant.ptr().as_ptr().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    point("pipe.bytes");
 }
 
 /// Room for one message: write it in place, then
@@ -369,15 +385,16 @@ impl Assembly {
     }
 
     /// The next whole message, if it is there. Pieces are taken out of the ring
-    /// on the way; `released` is told when some were. A message longer than
-    /// `room` is reported by its length as soon as that is known.
+    /// on the way, so many at a time; `released` is told when some were. A
+    /// message longer than `room` is reported by its length as soon as that is
+    /// known.
     fn next(
         &mut self,
         room: usize,
         mut released: impl FnMut(),
     ) -> Result<Option<Found>, RecvError> {
         let corrupt = |what, at: usize| RecvError::Failed(Error::Corrupt { what, at: at as u64 });
-        loop {
+        for _ in 0..PIECES_AT_ONCE {
             if let Some(partial) = &self.partial {
                 if partial.len - self.read.min(partial.len) > room {
                     let needed = partial.len - self.read.min(partial.len);
@@ -433,6 +450,7 @@ impl Assembly {
             self.consumer.release();
             released();
         }
+        Ok(None)
     }
 
     /// Done with the message that `next` found.
@@ -493,9 +511,13 @@ impl PipeReceiver<[u8]> {
     }
 
     fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
+        let mut waited_once = false;
         loop {
             if let Some(found) = self.look(room)? {
                 return Ok(found);
+            }
+            if waited_once && is_over(deadline) {
+                return Err(RecvError::Timeout);
             }
             let PipeReceiver { consumer, post } = self;
             let waited = post.wait(deadline, || {
@@ -509,6 +531,8 @@ impl PipeReceiver<[u8]> {
                 None => return Err(RecvError::Timeout),
                 Some(done) => done?,
             }
+            // There may always be another piece.
+            waited_once = true;
         }
     }
 

@@ -179,6 +179,9 @@ impl Parts {
         if object.flags & !(ONE_WAY | BYTES) != 0 {
             return Err("unknown flags");
         }
+        if (object.flags & BYTES != 0) != (object.tag == TypeTag::bytes()) {
+            return Err("flags of another type than the elements'");
+        }
         let too_large = "the pipe's size overflows";
         let geometry = if object.flags & BYTES != 0 {
             Geometry::Bytes(byte_ring::Geometry::new(object.capacity)?)
@@ -382,17 +385,19 @@ impl Post {
 
     fn sit(attachment: &Attachment, seat: Seat<'_>) -> Result<(Identity, Before)> {
         let identity = attachment.identity()?;
-        loop {
+        // Successors of a dead holder may die in turn, but not for ever.
+        for _ in 0..100 {
             match seat.take(identity.me, os::pid()) {
                 Ok(before) => return Ok((identity, before)),
                 Err(Err(error)) => return Err(error),
                 Err(Ok(holder)) => {
                     if attachment.is_alive(holder) || !attachment.recover(holder)? {
-                        return Err(Error::Busy { what: "the end of the pipe", pid: seat.pid() });
+                        break;
                     }
                 }
             }
         }
+        Err(Error::Busy { what: "the end of the pipe", pid: seat.pid() })
     }
 
     /// Stands up again, as if it had not sat down.

@@ -5,7 +5,8 @@ use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::spsc::{Consumer, Producer, Ring};
-use crate::wait::{Look, deadline};
+use crate::sync::point;
+use crate::wait::{Look, deadline, is_over};
 use crate::word::seat::State;
 use bytemuck::Pod;
 use core::ops::{Deref, DerefMut};
@@ -102,6 +103,7 @@ impl<T: Pod> PipeSender<T> {
         // aligned for the object's element, found to be `T` when the pipe was
         // opened.
         unsafe { place.cast::<T>().write(message) };
+        point("pipe.written");
         self.producer.commit();
         self.post.direction.readable.notify();
     }
@@ -169,6 +171,7 @@ impl<T: Pod> PipeSender<T> {
             for (nth, message) in messages[sent..sent + room].iter().enumerate() {
                 // SAFETY: as in `put`; `room` slots are free.
                 unsafe { self.producer.payload(nth).cast::<T>().write(*message) };
+                point("pipe-many.written");
             }
             self.producer.commit_many(room);
             self.post.direction.readable.notify();
@@ -307,9 +310,13 @@ impl<T: Pod> PipeReceiver<T> {
                 None => return Err(RecvError::Timeout),
                 Some(done) => done?,
             }
-            // `None` only if a successor came between the two looks.
+            // `None` only if a successor came between the two looks, or a peer
+            // takes its words back.
             if let Some(message) = self.look()? {
                 return Ok(message);
+            }
+            if is_over(deadline) {
+                return Err(RecvError::Timeout);
             }
         }
     }

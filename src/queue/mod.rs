@@ -124,6 +124,10 @@ impl Parts {
         if object.flags & !(AT_LEAST_ONCE | BYTES) != 0 {
             return Err("unknown flags");
         }
+        // Or the slots would be of another size than the messages.
+        if (object.flags & BYTES != 0) != (object.tag == TypeTag::bytes()) {
+            return Err("flags of another type than the elements'");
+        }
         let payload = if object.flags & BYTES != 0 {
             let size = object.max_len.checked_add(PREFIX).ok_or(too_large)?;
             Layout::from_size_align(size, align_of::<u64>())

@@ -4,7 +4,7 @@ use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
 use crate::ring::Owner;
 use crate::ring::mpmc::{Delivery, NoTake, Taken};
-use crate::sync::heavy_barrier;
+use crate::sync::{STEP_BUDGET, heavy_barrier};
 use crate::wait::Look;
 use crate::word::roster::Role;
 use bytemuck::Pod;
@@ -41,7 +41,9 @@ impl<T: ?Sized> Receiver<T> {
     #[inline(always)]
     fn take_next(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
         let core = &self.port.queue.core;
-        loop {
+        // The whole ring may have been abandoned, and more meanwhile.
+        let slots = core.ring.geometry().capacity();
+        for _ in 0..slots + STEP_BUDGET as usize {
             return match core.ring.try_take(me) {
                 Ok(taken) => Ok(taken),
                 Err(NoTake::Skipped) => {
@@ -59,6 +61,8 @@ impl<T: ?Sized> Receiver<T> {
                 Err(NoTake::Corrupt(error)) => Err(Refusal::Failed(error)),
             };
         }
+        let (what, at) = ("no end to the abandoned slots of a queue of", slots as u64);
+        Err(Refusal::Failed(Error::Corrupt { what, at }))
     }
 
     #[inline]

@@ -4,6 +4,7 @@ use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, Result, SendError};
 use crate::ring::Owner;
 use crate::ring::mpmc::{Claim, NoClaim};
+use crate::sync::point;
 use crate::wait::Look;
 use crate::word::roster::Role;
 use bytemuck::Pod;
@@ -155,6 +156,7 @@ impl<T: Pod> Sender<T> {
         // ring's geometry sized and aligned for the object's element, found to
         // be `T` when the queue was opened.
         unsafe { claim.payload().cast::<T>().write(message) };
+        point("send.written");
         self.commit(claim);
     }
 
@@ -233,6 +235,7 @@ impl<T: Pod> Sender<T> {
                 Ok(claim) => {
                     // SAFETY: as in `put`.
                     unsafe { claim.payload().cast::<T>().write(*message) };
+                    point("send-many.written");
                     self.port.queue.core.ring.commit(claim);
                 }
                 Err(error) => {
@@ -353,6 +356,7 @@ impl Sender<[u8]> {
         // SAFETY: the payload starts with `PREFIX` bytes for the length,
         // aligned for a u64, and is this claim's alone.
         unsafe { claim.payload().cast::<u64>().write(len as u64) };
+        point("send.length");
         self.commit(claim);
     }
 
@@ -364,6 +368,7 @@ impl Sender<[u8]> {
             let to = claim.payload().add(PREFIX).as_ptr();
             to.copy_from_nonoverlapping(message.as_ptr(), message.len());
         }
+        point("send.bytes");
         self.seal(claim, message.len());
     }
 

@@ -78,7 +78,7 @@
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::position::{Laps, Position};
-use crate::sync::{AtomicU64, Ordering, Witness};
+use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -591,9 +591,11 @@ impl<'a> Producer<'a> {
         let laps = self.ring.geometry.laps;
         if skip > 0 {
             self.ring.write_header(laps.index(self.tail), WRAP, (skip - 1) * CELL);
+            point("bytes.wrap");
             self.tail = laps.forward(self.tail, skip);
         }
         self.ring.write_header(laps.index(self.tail), kind as u32, m);
+        point("bytes.header");
         self.tail = laps.forward(self.tail, cells(m));
         self.free -= skip + cells(m);
     }
@@ -605,6 +607,7 @@ impl<'a> Producer<'a> {
             self.published = self.tail;
             // Edge P: Release pairs with the Acquire in `Consumer::refresh`.
             self.ring.header().tail.store(self.tail.0, Ordering::Release);
+            point("bytes.published");
         }
     }
 
@@ -782,6 +785,7 @@ impl<'a> Consumer<'a> {
             self.passed = 0;
             // Edge F: Release pairs with the Acquire in `Producer::refresh`.
             self.ring.header().head.store(self.head.0, Ordering::Release);
+            point("bytes.released");
         }
     }
 

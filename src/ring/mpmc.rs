@@ -58,7 +58,7 @@ use super::Owner;
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::position::{Laps, MAX_LAP_BITS, Position};
-use crate::sync::{AtomicU64, Ordering, STEP_BUDGET, Witness};
+use crate::sync::{AtomicU64, Ordering, STEP_BUDGET, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -530,7 +530,9 @@ impl<'a> Ring<'a> {
                     // slot, in `release`, `abandon` or `recover`.
                     let mine = Word::new(word.lap(), WRITING, me.get());
                     if self.cas(at, word, mine, Ordering::Acquire) {
+                        point("claim.slot");
                         self.header().tail.store(laps.next(at).0, Ordering::Relaxed);
+                        point("claim.tail");
                         return Ok(self.claim(at));
                     }
                     backoff.spin();
@@ -555,6 +557,7 @@ impl<'a> Ring<'a> {
                     // Nobody holds it, and there is no message in it.
                     POISON => {
                         let _ = self.cas(at, word, self.free_after(word.lap()), Ordering::Relaxed);
+                        point("claim.poison-freed");
                     }
                     // The load was older than the hint: start from what it
                     // saw. The CAS above decides on the newest value.
@@ -592,15 +595,18 @@ impl<'a> Ring<'a> {
         // plain store is enough, since nobody else moves a word that names a
         // living owner.
         claim.slot.word.store(claim.full.0, Ordering::Release);
+        point("commit.slot");
     }
 
     /// Gives a claimed slot up: consumers skip it. Wake them afterwards.
     pub fn abandon(&self, claim: Claim<'a>) {
         claim.slot.witness.write();
         self.header().counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        point("abandon.counted");
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next; the skip in between is a read-modify-write.
         claim.slot.word.store(claim.poison.0, Ordering::Release);
+        point("abandon.slot");
     }
 
     /// Takes the next message for `me`.
@@ -626,7 +632,9 @@ impl<'a> Ring<'a> {
                     // Edge P: Acquire pairs with the Release in `commit`.
                     let mine = Word::new(word.lap(), READING, me.get());
                     if self.cas(at, word, mine, Ordering::Acquire) {
+                        point("take.slot");
                         self.header().head.store(laps.next(at).0, Ordering::Relaxed);
+                        point("take.head");
                         return Ok(self.taken(at, false));
                     }
                     backoff.spin();
@@ -638,7 +646,9 @@ impl<'a> Ring<'a> {
                 },
                 (0, POISON) => {
                     if self.cas(at, word, self.free_after(word.lap()), Ordering::Relaxed) {
+                        point("skip.slot");
                         self.header().head.store(laps.next(at).0, Ordering::Relaxed);
+                        point("skip.head");
                         return Err(NoTake::Skipped);
                     }
                 }
@@ -688,6 +698,7 @@ impl<'a> Ring<'a> {
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next. A plain store, for the reason given in `commit`.
         taken.slot.word.store(taken.free.0, Ordering::Release);
+        point("release.slot");
     }
 
     /// Counts the recoveries that may have left orphans. A consumer that finds
@@ -721,7 +732,9 @@ impl<'a> Ring<'a> {
         if !self.cas(at, word, mine, Ordering::Acquire) {
             return None;
         }
+        point("adopt.slot");
         self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
+        point("adopt.counted");
         Some(self.taken(laps.at(word.lap(), laps.index(at)), true))
     }
 
@@ -753,9 +766,11 @@ impl<'a> Ring<'a> {
                 _ => continue,
             };
             if self.cas(at, word, to, Ordering::Release) {
+                point("recover.slot");
                 repaired += 1;
                 if let Some(count) = count {
                     count.fetch_add(1, Ordering::Relaxed);
+                    point("recover.counted");
                 }
             }
         }
@@ -764,6 +779,7 @@ impl<'a> Ring<'a> {
             // this line may have made orphans. Edge O: Release pairs with the
             // Acquire in `orphan_epoch`.
             counters.orphans.fetch_add(1, Ordering::Release);
+            point("recover.orphans");
         }
         repaired
     }

@@ -67,7 +67,7 @@
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::position::{Laps, Position};
-use crate::sync::{AtomicU64, Ordering, Witness};
+use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -486,6 +486,7 @@ impl<'a> Producer<'a> {
             // Edge P: Release pairs with the Acquire in `available`. On every
             // store, so that what is published is always a prefix.
             self.ring.slot(self.tail).word.store(self.tail.0, Ordering::Release);
+            point("spsc.published");
             self.tail = self.ring.geometry.laps.next(self.tail);
         }
         self.free -= n;
@@ -608,6 +609,7 @@ impl<'a> Consumer<'a> {
         self.seen -= n;
         // Edge F: Release pairs with the Acquire in `load_head`.
         self.ring.header().head.store(self.head.0, Ordering::Release);
+        point("spsc.released");
     }
 
     /// Whether [`Consumer::peek`] would find a message (or an error): one load,

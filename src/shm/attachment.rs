@@ -14,23 +14,14 @@
 //! - whoever finds a free lease on an entry in use while joining recovers it
 //!   before taking it.
 //!
-//! *The last one out* unlinks without any lock that a stopped process could
-//! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
-//! other leases, and if there are none turns the mark into DOOMED and removes
-//! the name. A joiner, who takes its lease before it looks at `retire`, erases
-//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
-//! leavers the last to write its mark decides, and by then all have given
-//! their leases back.
+//! The last one out removes the segment's name: see [`file::retire`].
 
-use super::file::{self, File};
-use super::layout::{
-    LABEL, LOCK_BASE, MAX_PARTICIPANTS, MUTABLE_OFFSET, Mutable, Participant, lease_byte,
-    participants_offset,
-};
+use super::file::{self, DOOMED, File};
+use super::layout::{LABEL, MUTABLE_OFFSET, Mutable, Participant, lease_byte, participants_offset};
 use super::map::Map;
 use crate::error::{Error, Result};
 use crate::memory::Region;
-use crate::os::{self, LeaseFile, Probe};
+use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
 use core::ptr;
@@ -61,8 +52,7 @@ impl Unlink {
     }
 }
 
-/// Repairs what `dead` held in the segment's objects, and wakes whoever waits
-/// there.
+/// What the layer above does with an owner's words in the segment's objects.
 pub(crate) type Sweep = fn(&Attachment, Owner);
 
 /// A process, as the table describes it.
@@ -100,6 +90,7 @@ pub(crate) struct Attachment {
     created: Option<u32>,
     label: String,
     sweep: Sweep,
+    settle: Sweep,
     /// The lease of this process: replaced in a forked child, where the one
     /// from before is leaked, for it is the parent's.
     lease: AtomicPtr<Lease>,
@@ -137,7 +128,10 @@ impl Identity {
 
 /// How an attachment is made.
 pub(crate) struct Manner {
+    /// Repairs what a dead owner held, and wakes whoever waits there.
     pub(crate) sweep: Sweep,
+    /// Gives back what an owner that is leaving still holds.
+    pub(crate) settle: Sweep,
     pub(crate) asymmetric: bool,
     pub(crate) created: bool,
     pub(crate) label: Option<String>,
@@ -165,6 +159,7 @@ impl Attachment {
             created: manner.created.then(os::generation),
             label: manner.label.unwrap_or_else(os::command_name),
             sweep: manner.sweep,
+            settle: manner.settle,
             lease: AtomicPtr::new(ptr::null_mut()),
             checked: AtomicU64::new(0),
             exclusive: Mutex::new(Vec::new()),
@@ -175,13 +170,16 @@ impl Attachment {
             // A maker joins before the file has its name.
             manner.created || os::shm::stat(fd).is_ok_and(|stat| stat.links > 0)
         });
-        // SeqCst here and in `retire`: either the leaver sees our lease, or we
+        // SeqCst here and in `doom`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
         let retire = &attachment.mutable().retire;
         let mut mark = retire.load(Ordering::SeqCst);
         while mark != 0 && mark != DOOMED {
             match retire.compare_exchange(mark, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => mark = 0,
+                Ok(_) => {
+                    point("attach.mark-erased");
+                    mark = 0;
+                }
                 Err(now) => mark = now,
             }
         }
@@ -208,10 +206,12 @@ impl Attachment {
                 if !file.try_lock(lease_byte(owner)).map_err(lock_error)? {
                     continue;
                 }
+                point("attach.leased");
                 // The lease is ours, so the entry stays as it is. Acquire: the
                 // last holder's clearing of the entry.
                 if entry.state.load(Ordering::Acquire) != 0 {
                     (self.sweep)(self, owner);
+                    point("attach.swept");
                 }
                 self.fill(owner);
                 return Ok(Lease {
@@ -230,9 +230,13 @@ impl Attachment {
     fn fill(&self, owner: Owner) {
         let entry = self.participant(owner);
         let uses = entry.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        point("attach.uses");
         entry.state.store(uses.max(1), Ordering::Release);
+        point("attach.state");
         entry.pid.store(os::pid(), Ordering::Relaxed);
+        point("attach.pid");
         entry.start_time.store(os::start_time(), Ordering::Relaxed);
+        point("attach.start-time");
         let mut label = [0u8; LABEL];
         let mut len = self.label.len().min(LABEL);
         while !self.label.is_char_boundary(len) {
@@ -241,8 +245,10 @@ impl Attachment {
         label[..len].copy_from_slice(&self.label.as_bytes()[..len]);
         for (word, bytes) in entry.label.iter().zip(label.chunks_exact(8)) {
             word.store(u64::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
+            point("attach.label");
         }
         entry.label_len.store(len as u32, Ordering::Relaxed);
+        point("attach.label-len");
     }
 
     /// The name it was opened by.
@@ -386,7 +392,7 @@ impl Attachment {
     }
 
     /// Recovers `dead` unless it is alive or somebody else is at it; whether it
-    /// did.
+    /// did (if there was anything to do).
     pub(crate) fn recover(&self, dead: Owner) -> Result<bool> {
         if usize::from(dead.get()) > self.participants {
             return Err(Error::Corrupt {
@@ -402,25 +408,32 @@ impl Attachment {
         if !lease.file.try_lock(lease_byte(dead)).map_err(lock_error)? {
             return Ok(false);
         }
+        point("recover.locked");
         // From here on the number is ours: it can't be given out, and what its
         // holder stored is all there will be.
-        let entry = self.participant(dead);
-        let found = entry.state.load(Ordering::Acquire) != 0;
-        if found {
-            (self.sweep)(self, dead);
-            self.vacate(dead);
-        }
+        // The entry may be free: somebody else has recovered it meanwhile, or
+        // the word is damaged and names nobody. It is repaired all the same, or
+        // it would be waited for for ever. Acquire: the last holder's clearing
+        // of the entry.
+        self.participant(dead).state.load(Ordering::Acquire);
+        (self.sweep)(self, dead);
+        point("recover.swept");
+        self.vacate(dead);
         lease.file.unlock(lease_byte(dead)).map_err(lock_error)?;
-        Ok(found)
+        point("recover.unlocked");
+        Ok(true)
     }
 
     /// Marks an entry free. Its lease must be held, and no word name it.
     fn vacate(&self, owner: Owner) {
         let entry = self.participant(owner);
         entry.pid.store(0, Ordering::Relaxed);
+        point("vacate.pid");
         entry.label_len.store(0, Ordering::Relaxed);
+        point("vacate.label-len");
         // Release: whoever is given the entry next sees all of the above.
         entry.state.store(0, Ordering::Release);
+        point("vacate.state");
     }
 
     /// Looks for dead participants and recovers them, at most `limit` entries
@@ -488,30 +501,7 @@ impl Attachment {
         let mut taken = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|held| *held != object);
     }
-
-    /// Removes the name if nobody holds a lease any more.
-    fn retire(&self, lease: &Lease) {
-        let retire = &self.mutable().retire;
-        let mark = u64::from(lease.me.get()) << 32 | u64::from(os::random() as u32 | 1);
-        let seen = retire.load(Ordering::SeqCst);
-        if seen == DOOMED
-            || retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err()
-        {
-            // Another leaver wrote its mark after our lease was free, or a
-            // joiner is in: theirs to do.
-            return;
-        }
-        let alone = lease.file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
-        let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
-        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
-        if done.is_ok() && next == DOOMED {
-            let _ = file::unlink_same(&self.name, &lease.file);
-        }
-    }
 }
-
-/// In `retire`: the name is as good as removed.
-const DOOMED: u64 = u64::MAX;
 
 impl Drop for Attachment {
     fn drop(&mut self) {
@@ -527,13 +517,16 @@ impl Drop for Attachment {
         if lease.generation != os::generation() {
             return;
         }
-        // Every handle is gone, and each has given back what it held.
+        // Every handle is gone, and each has given back what it held, but for
+        // locks whose guards were forgotten.
+        (self.settle)(self, lease.me);
         if self.unlink == Unlink::Creator && self.created() {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
         self.vacate(lease.me);
         if self.unlink == Unlink::LastOut && lease.file.unlock(lease_byte(lease.me)).is_ok() {
-            self.retire(&lease);
+            point("detach.unlocked");
+            file::retire(self.mutable(), &self.name, &lease.file);
         }
     }
 }

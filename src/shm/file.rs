@@ -12,6 +12,14 @@
 //! | between `link` and the removal of the private name | both names | the private one is swept |
 //! | after | a segment with a dead participant | as for any dead participant |
 //!
+//! *The last one out* unlinks without any lock that a stopped process could
+//! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
+//! other leases, and if there are none turns the mark into DOOMED and removes
+//! the name. A joiner, who takes its lease before it looks at `retire`, erases
+//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
+//! leavers the last to write its mark decides, and by then all have given
+//! their leases back. Whoever replaces a stale segment goes the same way.
+//!
 //! *Only its own file is unlinked.* Whoever unlinks holds [`UNLINK_LOCK`] of
 //! the file while it checks that the name still leads there, so the name can't
 //! change hands between the check and the removal.
@@ -25,9 +33,10 @@ use super::layout::{
 use super::map::Map;
 use super::name;
 use crate::error::{Error, Result};
+use crate::os::points::point;
 use crate::os::{self, LeaseFile, Probe, shm};
 use bytemuck::Zeroable;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
@@ -46,9 +55,50 @@ pub(crate) struct File {
 impl File {
     /// Whether any process is attached.
     pub(crate) fn is_held(&self) -> Result<bool> {
-        let probe = self.lease.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
-        Ok(probe.map_err(lock_error)? == Probe::Held)
+        somebody_holds(&self.lease).map_err(lock_error)
     }
+
+    /// Removes the name of a segment that nobody holds; whether it did.
+    pub(crate) fn retire(&self) -> bool {
+        let Ok(region) = self.map.region(self.fixed.len as usize) else { return false };
+        // SAFETY: inside the mapping (`check_fixed`), aligned, initialised by
+        // the maker; atomics only.
+        let mutable = unsafe { region.at::<Mutable>(MUTABLE_OFFSET).as_ref() };
+        retire(mutable, &self.name, &self.lease)
+    }
+}
+
+/// Whether any participant's lease is held through another description.
+fn somebody_holds(lease: &LeaseFile) -> std::io::Result<bool> {
+    Ok(lease.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64)? == Probe::Held)
+}
+
+/// In `retire`: the name is as good as removed.
+pub(crate) const DOOMED: u64 = u64::MAX;
+
+/// Removes the name if nobody holds a lease; whether it did. The caller holds
+/// none (any more). If somebody else is at it, or comes, it is theirs to do.
+pub(crate) fn retire(mutable: &Mutable, name: &str, lease: &LeaseFile) -> bool {
+    // SeqCst here and in `join`: either we see a joiner's lease, or it sees our
+    // mark. (The locks' system calls order them in practice.)
+    let retire = &mutable.retire;
+    // Neither zero nor DOOMED.
+    let mark = os::random() >> 1 | 1;
+    let seen = retire.load(Ordering::SeqCst);
+    // If it is DOOMED already, whoever did that may have been killed.
+    if seen != DOOMED {
+        if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return false;
+        }
+        point("retire.marked");
+        let next = if matches!(somebody_holds(lease), Ok(false)) { DOOMED } else { 0 };
+        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+        point("retire.decided");
+        if done.is_err() || next != DOOMED {
+            return false;
+        }
+    }
+    unlink_same(name, lease).is_ok_and(|removed| removed)
 }
 
 /// What a new segment shall be.
@@ -87,8 +137,12 @@ pub(crate) fn create<A>(
             None => Ok(None),
             Some(file) => {
                 let attached = join(File { name: name.to_owned(), ..file })?;
+                point("create.leased");
                 match shm::link(&private, name) {
-                    Ok(()) => Ok(Some(attached)),
+                    Ok(()) => {
+                        point("create.linked");
+                        Ok(Some(attached))
+                    }
                     Err(Errno::EXIST) => Err(exists()),
                     // Taken for debris before it was locked.
                     Err(Errno::NOENT) => Ok(None),
@@ -97,6 +151,7 @@ pub(crate) fn create<A>(
             }
         });
         let _ = shm::unlink(&private);
+        point("create.private-removed");
         if let Some(attached) = made? {
             return Ok(attached);
         }
@@ -115,6 +170,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("shm_open, ftruncate or mmap", errno)),
     };
+    point("create.made");
     let fd = match shm::open(private) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
@@ -124,13 +180,16 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     if !lease.try_lock(CREATE_LOCK).map_err(lock_error)? {
         return Ok(None);
     }
+    point("create.locked");
     let fd = lease.fd().map_err(lock_error)?;
     match shm::reserve(fd, len as u64) {
         Ok(()) => {}
         Err(Errno::NOSPC) => return Err(no_space(len)),
         Err(errno) => return Err(Error::os("fallocate", errno)),
     }
+    point("create.reserved");
     shm::set_mode(fd, plan.mode).map_err(|errno| Error::os("fchmod", errno))?;
+    point("create.mode");
 
     let entries = catalog::encode(&objects);
     let mut fixed = Fixed {
@@ -156,9 +215,12 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
     // on a page, and each part at a multiple of its alignment.
     unsafe {
         region.at::<Fixed>(0).write(fixed);
+        point("create.fixed");
         region.at::<Mutable>(MUTABLE_OFFSET).write(Mutable { retire: AtomicU64::new(0) });
+        point("create.mutable");
         let to = region.at::<u8>(CATALOG_OFFSET).as_ptr();
         to.copy_from_nonoverlapping(entries.as_ptr(), entries.len());
+        point("create.catalog");
     }
     let table = participants_offset(objects.len()).unwrap_or(len);
     for i in 0..plan.participants {
@@ -173,6 +235,7 @@ fn make(private: &str, plan: &Plan<'_>) -> Result<Option<File>> {
         // SAFETY: `place` left room for this many participants before the first
         // object; alignment as above.
         unsafe { region.at::<Participant>(table + i * size_of::<Participant>()).write(free) };
+        point("create.participant");
     }
     let file = File { name: String::new(), map, lease, fixed, objects };
     // The descriptor and the mapping were opened by name, one after the other.
@@ -301,13 +364,16 @@ pub(crate) fn unlink_same(name: &str, lease: &LeaseFile) -> Result<bool> {
             std::thread::sleep(std::time::Duration::from_micros(200));
             continue;
         }
+        point("unlink.locked");
         // Once more under the lock: nobody else removes this name now.
         let still = matches!(
             (shm::stat(fd), shm::stat_name(name)),
             (Ok(ours), Ok(named)) if ours.same_file(&named)
         );
         let done = if still { shm::unlink(name) } else { Ok(()) };
+        point("unlink.removed");
         let _ = lease.unlock(UNLINK_LOCK);
+        point("unlink.unlocked");
         return match done {
             Ok(()) => Ok(still),
             Err(Errno::NOENT) => Ok(false),
@@ -326,7 +392,9 @@ fn sweep_debris() {
         }
         let lease = LeaseFile::new(fd);
         if lease.try_lock(CREATE_LOCK).is_ok_and(|free| free) {
+            point("debris.locked");
             let _ = shm::unlink(&private);
+            point("debris.removed");
         }
     }
 }

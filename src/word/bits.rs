@@ -8,6 +8,7 @@
 //! |------|---------|---------|---------------|
 //! | W    | `store`, `swap`, `compare_exchange`, `fetch` | `load`, and the same | what the writer did before |
 
+use crate::sync::point;
 use bytemuck::Pod;
 use core::ptr::NonNull;
 use core::sync::atomic::{
@@ -67,6 +68,7 @@ pub(crate) unsafe fn store<T: Pod>(at: NonNull<u8>, value: T) {
         let word = unsafe { at.cast::<Atomic>().as_ref() };
         // Edge W.
         word.store(reinterpret::<T, Bits>(value), Ordering::Release);
+        point("bits.store");
     })
 }
 
@@ -81,7 +83,9 @@ pub(crate) unsafe fn swap<T: Pod>(at: NonNull<u8>, value: T) -> T {
         // SAFETY: the caller's promise.
         let word = unsafe { at.cast::<Atomic>().as_ref() };
         // Edge W.
-        reinterpret(word.swap(reinterpret::<T, Bits>(value), Ordering::AcqRel))
+        let old = word.swap(reinterpret::<T, Bits>(value), Ordering::AcqRel);
+        point("bits.swap");
+        reinterpret(old)
     })
 }
 
@@ -98,9 +102,9 @@ pub(crate) unsafe fn compare_exchange<T: Pod>(at: NonNull<u8>, current: T, new: 
         let word = unsafe { at.cast::<Atomic>().as_ref() };
         let (current, new) = (reinterpret::<T, Bits>(current), reinterpret::<T, Bits>(new));
         // Edge W.
-        word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
-            .map(reinterpret)
-            .map_err(reinterpret)
+        let done = word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire);
+        point("bits.exchange");
+        done.map(reinterpret).map_err(reinterpret)
     })
 }
 
@@ -178,12 +182,14 @@ macro_rules! integers {
                 let word = unsafe { at.cast::<$atomic>().as_ref() };
                 // Edge W.
                 let order = Ordering::AcqRel;
-                match operation {
+                let old = match operation {
                     Fetch::Add => word.fetch_add(operand, order),
                     Fetch::Sub => word.fetch_sub(operand, order),
                     Fetch::Max => word.fetch_max(operand, order),
                     Fetch::Min => word.fetch_min(operand, order),
-                }
+                };
+                point("bits.fetch");
+                old
             }
         }
 
@@ -194,11 +200,13 @@ macro_rules! integers {
                 let word = unsafe { at.cast::<$atomic>().as_ref() };
                 // Edge W.
                 let order = Ordering::AcqRel;
-                match operation {
+                let old = match operation {
                     FetchBits::And => word.fetch_and(operand, order),
                     FetchBits::Or => word.fetch_or(operand, order),
                     FetchBits::Xor => word.fetch_xor(operand, order),
-                }
+                };
+                point("bits.fetch-bits");
+                old
             }
         }
     )*};

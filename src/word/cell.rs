@@ -28,7 +28,7 @@
 use super::lock::{self, Lock};
 use crate::memory::{LINE, Region, round_up};
 use crate::ring::Owner;
-use crate::sync::{self, AtomicU64, Ordering, STEP_BUDGET, fence};
+use crate::sync::{self, AtomicU64, Ordering, STEP_BUDGET, fence, point};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 
@@ -175,6 +175,7 @@ impl<'a> Cell<'a> {
                 unsafe { from.add(i * 8).cast::<u64>().read_unaligned() },
                 Ordering::Relaxed,
             );
+            point("cell.word");
         }
         let rest = self.geometry.size % 8;
         if rest != 0 {
@@ -182,6 +183,7 @@ impl<'a> Cell<'a> {
             // SAFETY: the last `rest` bytes.
             unsafe { from.add(whole * 8).copy_to_nonoverlapping(bytes.as_mut_ptr(), rest) };
             words[whole].store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+            point("cell.last-word");
         }
     }
 
@@ -258,6 +260,7 @@ impl<'a> Cell<'a> {
         unsafe { self.copy_in(self.copy(seq.wrapping_add(1)), from) };
         // Edge V: Release pairs with the Acquire in `try_load`.
         self.seq.store(seq.wrapping_add(1), Ordering::Release);
+        point("cell.seq");
     }
 
     /// Reads the value. The caller holds the lock.

@@ -38,7 +38,7 @@
 use crate::error::Error;
 use crate::memory::{LINE, Region};
 use crate::ring::Owner;
-use crate::sync::{AtomicU32, Ordering, STEP_BUDGET};
+use crate::sync::{AtomicU32, Ordering, STEP_BUDGET, point};
 use crate::wait::{Event, Look, Waiter};
 use core::alloc::Layout;
 use core::cell::Cell;
@@ -170,6 +170,7 @@ impl<'a> Lock<'a> {
             let taken =
                 self.word.compare_exchange(free, held, Ordering::Acquire, Ordering::Relaxed);
             if taken.is_ok() {
+                point("lock.taken");
                 return Ok(Acquired { poisoned: free & POISONED != 0 });
             }
             backoff.spin();
@@ -250,6 +251,7 @@ impl<'a> Lock<'a> {
             // Nobody else changes a word that names a living owner, so a store
             // will do. Edge L: Release pairs with the Acquire in `try_lock`.
             self.word.store(seen & POISONED, Ordering::Release);
+            point("lock.freed");
         }
     }
 
@@ -259,6 +261,7 @@ impl<'a> Lock<'a> {
         if self.word.load(Ordering::Relaxed) == held | POISONED {
             // Published by `unlock`, or by whoever recovers the caller.
             self.word.store(held, Ordering::Relaxed);
+            point("lock.cleared");
         }
     }
 
@@ -270,6 +273,7 @@ impl<'a> Lock<'a> {
     /// once, and any of them may die doing it.
     pub(crate) fn recover(&self, dead: Owner) -> bool {
         let held = self.reclaim(dead);
+        point("lock.reclaimed");
         // In any case: it, or an earlier recoverer, may have died between its
         // change of the word and the wake.
         self.freed.wake();
@@ -293,6 +297,7 @@ impl<'a> Lock<'a> {
     /// Frees and poisons a lock whose word no correct peer can have written.
     pub(crate) fn reset(&self) {
         self.word.store(POISONED, Ordering::Relaxed);
+        point("lock.reset");
         self.freed.wake();
     }
 

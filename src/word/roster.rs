@@ -35,7 +35,7 @@
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::ring::Owner;
-use crate::sync::{AtomicU64, Ordering, fence, light_barrier};
+use crate::sync::{AtomicU64, Ordering, fence, light_barrier, point};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 
@@ -180,12 +180,16 @@ impl<'a> Roster<'a> {
         let word = self.word_of(me)?;
         let flags = &self.header.flags;
         flags.fetch_or(role.ever(), Ordering::Relaxed);
+        point("enter.ever");
         word.fetch_add(role.one(), Ordering::Relaxed);
+        point("enter.word");
         // Only spares others the look at the words: if a leaver that missed the
         // word sets it afterwards, `is_gone` doubts it.
         flags.fetch_and(!role.gone(), Ordering::Relaxed);
+        point("enter.flag");
         // Edge E: Release pairs with the Acquire in `is_gone`.
         flags.fetch_add(role.entry(), Ordering::Release);
+        point("enter.counted");
         Ok(())
     }
 
@@ -195,6 +199,7 @@ impl<'a> Roster<'a> {
         let Ok(word) = self.word_of(me) else { return false };
         // Edge L: Release pairs with the Acquire in `count`.
         word.fetch_sub(role.one(), Ordering::Release);
+        point("leave.word");
         self.settle(role)
     }
 
@@ -203,6 +208,7 @@ impl<'a> Roster<'a> {
         let Ok(word) = self.word_of(dead) else { return false };
         // Edge L: Release pairs with the Acquire in `count`.
         word.swap(0, Ordering::Release);
+        point("expel.word");
         // Also when the word was zero already: it may have died between leaving
         // and settling.
         let gone = Role::ALL.map(|role| self.settle(role));
@@ -219,6 +225,7 @@ impl<'a> Roster<'a> {
             return false;
         }
         self.header.flags.fetch_or(role.gone(), Ordering::Relaxed);
+        point("settle.gone");
         true
     }
 
@@ -252,6 +259,7 @@ impl<'a> Roster<'a> {
     /// Closes for good. Wake everybody afterwards.
     pub(crate) fn close(&self) {
         self.header.flags.fetch_or(CLOSED, Ordering::Relaxed);
+        point("close.flag");
     }
 
     /// Whether it was closed by hand.

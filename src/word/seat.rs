@@ -19,7 +19,7 @@
 
 use crate::error::Error;
 use crate::ring::Owner;
-use crate::sync::{AtomicU64, Ordering, STEP_BUDGET};
+use crate::sync::{AtomicU64, Ordering, STEP_BUDGET, point};
 
 const NEW: u64 = 0;
 const HELD: u64 = 1;
@@ -99,7 +99,10 @@ impl<'a> Seat<'a> {
             }
             // Edge T: Acquire pairs with the Release in `leave` and `recover`.
             match self.word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Ok(Before(seen)),
+                Ok(_) => {
+                    point("seat.taken");
+                    return Ok(Before(seen));
+                }
                 Err(now) => seen = now,
             }
         }
@@ -110,6 +113,7 @@ impl<'a> Seat<'a> {
     pub(crate) fn put_back(&self, before: Before) {
         // Release: like `leave`, though nothing was done here.
         self.word.store(before.0, Ordering::Release);
+        point("seat.put-back");
     }
 
     /// Leaves the seat. Wake the other side afterwards.
@@ -118,6 +122,7 @@ impl<'a> Seat<'a> {
         // Edges S and T: Release pairs with the Acquire in `state` and `take`.
         // A plain store, since nobody else changes the word of a living holder.
         self.word.store(word(LEFT, 0, pid), Ordering::Release);
+        point("seat.left");
     }
 
     /// Marks the seat of a dead holder; whether it held it. Wake the other side
@@ -127,8 +132,10 @@ impl<'a> Seat<'a> {
         let died = word(DIED, 0, (seen >> PID_SHIFT) as u32);
         // Edges S and T: Release, so that what the recoverer knows the dead to
         // have done is visible to those who acquire.
-        judge(seen) == State::Held(dead)
-            && self.word.compare_exchange(seen, died, Ordering::Release, Ordering::Relaxed).is_ok()
+        let held = judge(seen) == State::Held(dead)
+            && self.word.compare_exchange(seen, died, Ordering::Release, Ordering::Relaxed).is_ok();
+        point("seat.reclaimed");
+        held
     }
 }
 

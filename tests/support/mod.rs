@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Deref;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 /// A segment name of this test's own, unlinked when the test ends, however it
 /// ends.
@@ -35,6 +35,16 @@ impl Deref for Name {
 impl Drop for Name {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(format!("/dev/shm/{}", self.0));
+    }
+}
+
+/// Removes all names of this program's, before it aborts.
+pub fn clean_up() {
+    let prefix = format!("slipring-test-{}-", std::process::id());
+    for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -118,6 +128,22 @@ impl Process {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Waits for the end, whatever it is.
+    pub fn end(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.child.wait().unwrap()
+    }
+
+    /// Waits until the child has stopped itself; whether it did, and has not
+    /// ended instead.
+    pub fn has_stopped(&mut self) -> bool {
+        let mut status = 0;
+        // SAFETY: a child of this process, and a live integer.
+        let found =
+            unsafe { libc::waitpid(self.child.id() as i32, &raw mut status, libc::WUNTRACED) };
+        found == self.child.id() as i32 && libc::WIFSTOPPED(status)
     }
 
     pub fn signal(&self, signal: i32) {
