@@ -15,7 +15,50 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Where tests end or stop a process; nothing in ordinary builds.
+#[cfg(not(all(test, loom)))]
 pub(crate) use crate::os::points::point;
+#[cfg(all(test, loom))]
+pub(crate) use mortal::{die_at, point};
+
+/// Death in a model: a thread that reaches the chosen point leaves off there, by
+/// unwinding, and does nothing more to what it shares.
+#[cfg(all(test, loom))]
+mod mortal {
+    use core::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    loom::thread_local! {
+        /// The point, and how often it is passed, this time included.
+        static CHOSEN: Cell<(&'static str, u32)> = Cell::new(("", 0));
+    }
+
+    struct Dead;
+
+    pub(crate) fn point(name: &'static str) {
+        CHOSEN.with(|chosen| {
+            let (at, left) = chosen.get();
+            if at == name {
+                chosen.set((at, left - 1));
+                if left == 1 {
+                    resume_unwind(Box::new(Dead));
+                }
+            }
+        });
+    }
+
+    /// Runs `f` until the `nth` time that it passes the point; what it returned
+    /// if it never did.
+    pub(crate) fn die_at<R>(name: &'static str, nth: u32, f: impl FnOnce() -> R) -> Option<R> {
+        CHOSEN.with(|chosen| chosen.set((name, nth)));
+        let ended = catch_unwind(AssertUnwindSafe(f));
+        CHOSEN.with(|chosen| chosen.set(("", 0)));
+        match ended {
+            Ok(result) => Some(result),
+            Err(cause) if cause.is::<Dead>() => None,
+            Err(cause) => resume_unwind(cause),
+        }
+    }
+}
 
 /// One step of a spin loop.
 #[inline(always)]
@@ -94,6 +137,7 @@ impl Futex {
 pub(crate) fn light_barrier(asymmetric: bool) {
     #[cfg(not(loom))]
     if asymmetric {
+        // Not modelled: it binds the compiler alone, and loom knows only machines.
         core::sync::atomic::compiler_fence(Ordering::SeqCst);
         return;
     }

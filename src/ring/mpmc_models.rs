@@ -183,7 +183,7 @@ fn two_writers_never_hold_one_slot() {
             });
             let ring = model.ring();
             let early = try_receive(ring, C).unwrap_or(0);
-            writers.map(|t| t.join().unwrap());
+            writers.into_iter().for_each(|t| t.join().unwrap());
             let late: u64 = std::iter::from_fn(|| try_receive(ring, C)).sum();
             assert_eq!(early + late, *sent.lock().unwrap());
             assert!(capacity == 1 || early + late == 3);
@@ -206,7 +206,7 @@ fn two_readers_never_get_one_message() {
             });
             let ring = model.ring();
             let sent: u64 = [1, 2].iter().filter(|v| try_send(ring, C, **v)).sum();
-            readers.map(|t| t.join().unwrap());
+            readers.into_iter().for_each(|t| t.join().unwrap());
             let late: u64 = std::iter::from_fn(|| try_receive(ring, C)).sum();
             assert_eq!(*got.lock().unwrap() + late, sent);
         });
@@ -240,7 +240,7 @@ fn two_writers_and_two_readers_exchange_all() {
                 spawn(&model, reader(C)),
             ];
             reader(DEAD)(model.ring());
-            others.map(|t| t.join().unwrap());
+            others.into_iter().for_each(|t| t.join().unwrap());
             let late: u64 = std::iter::from_fn(|| try_receive(model.ring(), C)).sum();
             assert_eq!(*left.lock().unwrap(), late as i64);
         });

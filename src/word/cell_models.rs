@@ -1,3 +1,7 @@
+//! Loom models of a cell, each named after what it shows.
+//!
+//! A thread stands for a process, and dies at one of the named points.
+
 use super::*;
 use crate::memory::Heap;
 use loom::thread;
@@ -92,27 +96,53 @@ fn of_two_writers_the_values_stay_whole() {
     });
 }
 
+/// After each of its stores: the lock's, each word's, the count's, the unlock's.
 #[test]
-fn a_writer_killed_half_way_leaves_the_old_value_and_the_next_one_works() {
+fn a_writer_killed_half_way_leaves_a_whole_value_and_the_next_one_works() {
+    let words = (1..=3).map(|nth| ("cell.word", nth, 0));
+    let steps = [("lock.taken", 1, 0), ("cell.seq", 1, 9), ("lock.freed", 1, 9)];
+    for (point, nth, left) in words.chain(steps) {
+        bounded(move || {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let dead = thread::spawn(move || {
+                let dead = sync::die_at(point, nth, || store(&other.cell(), A, 9));
+                assert!(dead.is_none());
+            });
+            let cell = model.cell();
+            let seen = load(&cell);
+            assert!(seen == 0 || seen == left);
+            dead.join().unwrap();
+            assert_eq!(load(&cell), left);
+            cell.recover(A);
+            assert_eq!(load(&cell), left);
+            let other = Arc::clone(&model);
+            let next = thread::spawn(move || store(&other.cell(), B, 10));
+            let seen = load(&cell);
+            assert!(seen == left || seen == 10);
+            next.join().unwrap();
+            assert_eq!(load(&cell), 10);
+        });
+    }
+}
+
+/// The writer before died with the copy half written that the next one writes,
+/// while a reader still reads the other.
+#[test]
+fn a_reader_is_not_torn_by_the_one_who_comes_after_a_dead_writer() {
     bounded(|| {
         let model = Model::new();
         let other = Arc::clone(&model);
-        let dead = thread::spawn(move || {
+        let writers = thread::spawn(move || {
             let cell = other.cell();
-            assert!(cell.lock.try_lock(A).is_ok());
-            let seq = cell.seq.load(Ordering::Relaxed);
-            fence(Ordering::Release);
-            cell.copy(seq + 1)[0].store(99, Ordering::Relaxed);
+            assert!(sync::die_at("cell.word", 2, || store(&cell, A, 9)).is_none());
+            cell.recover(A);
+            store(&cell, B, 10);
         });
         let cell = model.cell();
-        assert_eq!(load(&cell), 0);
-        dead.join().unwrap();
-        cell.recover(A);
-        assert_eq!(load(&cell), 0);
-        let other = Arc::clone(&model);
-        let next = thread::spawn(move || store(&other.cell(), B, 1));
-        load(&cell);
-        next.join().unwrap();
-        assert_eq!(load(&cell), 1);
+        while load(&cell) != 10 {
+            thread::yield_now();
+        }
+        writers.join().unwrap();
     });
 }

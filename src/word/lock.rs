@@ -650,7 +650,7 @@ mod models {
             };
             let threads = [A, B].map(|me| spawn(&model, move |m, lock| once(m, lock, me)));
             once(&model, model.lock(), A);
-            threads.map(|thread| thread.join().unwrap());
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
             let _held = model.lock().try_lock(B).unwrap();
             assert_eq!(model.add(), 4);
         });
@@ -686,6 +686,31 @@ mod models {
             assert_eq!(lock.recover(DEAD), held);
             waiter.join().unwrap();
             assert_eq!(lock.owner(), None);
+        });
+    }
+
+    /// The same, by the lock's word alone: the next owner comes before anybody
+    /// is woken, and never sleeps.
+    #[test]
+    fn a_dead_owners_successor_sees_all_it_did() {
+        check(|| {
+            let model = Model::new();
+            let dead = spawn(&model, |model, lock| {
+                let _dies = lock.try_lock(DEAD).unwrap();
+                model.add();
+            });
+            let recoverer = spawn(&model, |_, lock| {
+                dead.join().unwrap();
+                assert!(lock.reclaim(DEAD));
+            });
+            let lock = model.lock();
+            // Learns nothing from the wait.
+            while !lock.is_poisoned() {
+                thread::yield_now();
+            }
+            assert!(lock.try_lock(B).unwrap().poisoned);
+            assert_eq!(model.add(), 2);
+            recoverer.join().unwrap();
         });
     }
 
