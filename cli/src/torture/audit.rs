@@ -17,7 +17,8 @@
 //! *Order.* Each receipt has a time before the message was taken and one after.
 //! Of two messages of one producer the later one must not have been there before
 //! the earlier one was asked for; and one consumer must have received them in
-//! order. Those that are delivered again come late.
+//! order. Those that are delivered again come late: they are flagged, unless they
+//! are received as copies, which have no flag; then their lateness shows it.
 
 use super::books::{CHUNK, Event, Finding, Phase, Receipt, who};
 use super::options::Side;
@@ -125,6 +126,7 @@ impl AddAssign for Tally {
 struct Gap {
     incarnation: u64,
     sequence: u64,
+    place: u64,
     /// Latest time before which an earlier one of its run was asked for.
     asked_before: u64,
     /// Earliest time at which a later one was there.
@@ -158,16 +160,23 @@ pub fn audit(evidence: &Evidence, complaints: &mut Vec<String>) -> Result<Tally>
         }
     }
     let mut gaps = Vec::new();
+    let mut late = Vec::new();
     for run in evidence.runs {
         let mut of_run = chunks.remove(&run.incarnation).unwrap_or_default();
         of_run.sort_unstable();
-        follow(evidence, run, &of_run, &mut tally, &mut gaps, complaints)?;
+        follow(evidence, run, &of_run, &mut tally, &mut gaps, &mut late, complaints)?;
     }
     if let Some(unknown) = chunks.keys().next() {
         return Err(format!("the books name a producer {unknown} that never was").into());
     }
     explain_gaps(evidence, &gaps, &mut tally, complaints);
-    explain_events(evidence, &mut tally, complaints);
+    // Those that came to somebody who had it before are noted already.
+    let noted = |late: &Event| {
+        evidence.events.iter().any(|e| (e.place, e.receipt) == (late.place, late.receipt))
+    };
+    late.retain(|late| !noted(late));
+    late.extend(evidence.events);
+    explain_events(evidence, &late, &mut tally, complaints);
     Ok(tally)
 }
 
@@ -178,6 +187,7 @@ fn follow(
     chunks: &[(u64, u64)],
     tally: &mut Tally,
     gaps: &mut Vec<Gap>,
+    late: &mut Vec<Event>,
     complaints: &mut Vec<String>,
 ) -> Result<()> {
     let Run { incarnation, base, done, intent } = *run;
@@ -221,18 +231,30 @@ fn follow(
     let mut asked_before = 0;
     let mut last_of: HashMap<u64, u64> = HashMap::new();
     for (nth, receipt) in receipts[..due].iter().enumerate() {
+        let sequence = base + nth as u64;
+        let place = chunks[nth / CHUNK as usize].1 * CHUNK + nth as u64 % CHUNK;
         let Some(receipt) = receipt else {
-            let sequence = base + nth as u64;
-            gaps.push(Gap { incarnation, sequence, asked_before, passed: passed[nth + 1] });
+            let passed = passed[nth + 1];
+            gaps.push(Gap { incarnation, sequence, place, asked_before, passed });
             continue;
         };
         if receipt.redelivered {
             continue;
         }
+        // A copy has no flag; but asked for after a later one was there, it
+        // must have been delivered again.
+        if evidence.delivers_again
+            && evidence.flags
+            && receipt.copied
+            && receipt.entered >= passed[nth + 1]
+        {
+            late.push(Event { place, receipt: *receipt, before: None });
+            continue;
+        }
         let last = last_of.entry(receipt.by).or_default();
         if receipt.returned <= asked_before || receipt.returned <= *last {
             tally.reorderings += 1;
-            complaints.push(format!("{} overtook an earlier one", name(base + nth as u64)));
+            complaints.push(format!("{} overtook an earlier one", name(sequence)));
         }
         *last = receipt.returned.max(*last);
         asked_before = asked_before.max(receipt.entered);
@@ -247,37 +269,78 @@ fn explain_gaps(
     tally: &mut Tally,
     complaints: &mut Vec<String>,
 ) {
-    let deaths: Vec<(&Death, u64)> = evidence
-        .deaths
-        .iter()
-        .filter(|death| death.side == Side::Consumers && death.phase == Phase::Taking)
-        .map(|death| {
-            let in_place = !evidence.delivers_again || evidence.in_pieces;
-            (death, death.copying.max(u64::from(in_place)))
-        })
-        .filter(|(_, most)| *most > 0)
-        .collect();
-    let can = |gap: usize, death: usize| {
-        let (gap, (death, _)) = (&gaps[gap], deaths[death]);
-        gap.passed > death.entered && gap.asked_before < death.gone
+    let in_place = !evidence.delivers_again || evidence.in_pieces;
+    let dead = || evidence.deaths.iter().filter(|death| death.side == Side::Consumers);
+    let most = |death: &Death| death.copying.max(u64::from(in_place));
+    let takers: Vec<&Death> = dead().filter(|death| most(death) > 0).collect();
+    let capacity: Vec<u64> = takers.iter().map(|death| most(death)).collect();
+    let unreturned: Vec<&Death> = if in_place {
+        Vec::new()
+    } else {
+        dead().filter(|death| !came_again(evidence, death)).collect()
     };
-    let capacity: Vec<u64> = deaths.iter().map(|(_, most)| *most).collect();
-    for (gap, assigned) in gaps.iter().zip(assign(gaps.len(), &capacity, can)) {
-        if assigned {
-            tally.lost_with_owner += 1;
-            continue;
+    let can = |item: usize, taker: usize| {
+        let taker = takers[taker];
+        match (gaps.get(item), taker.phase) {
+            (Some(gap), Phase::Taking) => {
+                gap.passed > taker.entered && gap.asked_before < taker.gone
+            }
+            // It knew which, and had not entered it yet.
+            (Some(gap), Phase::Holding | Phase::Releasing) => taker.held == Some(gap.place),
+            // It came again, to one that died with a copy of it.
+            (None, Phase::Taking) => taker.gone > unreturned[item - gaps.len()].killed,
+            _ => false,
         }
-        tally.missing += 1;
-        let Gap { incarnation, sequence, .. } = gap;
-        complaints.push(format!(
-            "message {sequence} of producer {incarnation} is missing, and nobody died with it"
-        ));
+    };
+    let assigned = assign(gaps.len() + unreturned.len(), &capacity, can);
+    for (item, assigned) in assigned.into_iter().enumerate() {
+        match (gaps.get(item), assigned) {
+            (Some(_), true) => tally.lost_with_owner += 1,
+            (Some(Gap { incarnation, sequence, .. }), false) => {
+                tally.missing += 1;
+                complaints.push(format!(
+                    "message {sequence} of producer {incarnation} is missing, and nobody died \
+                     with it"
+                ));
+            }
+            (None, true) => {}
+            (None, false) => {
+                let death = unreturned[item - gaps.len()];
+                tally.not_redelivered += 1;
+                complaints.push(format!(
+                    "consumer {} died with the message of cell {}, which did not come again",
+                    death.incarnation,
+                    death.held.unwrap_or_default()
+                ));
+            }
+        }
     }
 }
 
+/// Whether the message that it held when it died, if it did, came again.
+fn came_again(evidence: &Evidence, death: &Death) -> bool {
+    let (Phase::Holding, Some(place)) = (death.phase, death.held) else { return true };
+    let to_another =
+        |by: u64, returned: u64| by != who(death.incarnation) && returned > death.killed;
+    let noted = evidence
+        .events
+        .iter()
+        .any(|event| event.place == place && to_another(event.receipt.by, event.receipt.returned));
+    // If it died before it entered the message, there is no trace of its own.
+    noted
+        || (evidence.cell)(place)
+            .ok()
+            .flatten()
+            .is_some_and(|receipt| to_another(receipt.by, receipt.returned))
+}
+
 /// Assigns the repeated deliveries to consumers that died.
-fn explain_events(evidence: &Evidence, tally: &mut Tally, complaints: &mut Vec<String>) {
-    let events = evidence.events;
+fn explain_events(
+    evidence: &Evidence,
+    events: &[Event],
+    tally: &mut Tally,
+    complaints: &mut Vec<String>,
+) {
     let deaths: Vec<&Death> = evidence
         .deaths
         .iter()
@@ -285,7 +348,8 @@ fn explain_events(evidence: &Evidence, tally: &mut Tally, complaints: &mut Vec<S
         .collect();
     let can = |event: usize, death: usize| {
         let (event, death) = (&events[event], deaths[death]);
-        if event.receipt.returned <= death.killed || event.receipt.redelivered != evidence.flags {
+        let Receipt { returned, redelivered, copied, .. } = event.receipt;
+        if returned <= death.killed || evidence.flags && !redelivered && !copied {
             return false;
         }
         match death.phase {
@@ -312,32 +376,6 @@ fn explain_events(evidence: &Evidence, tally: &mut Tally, complaints: &mut Vec<S
                 "the message of cell {place} was flagged as delivered again, and nobody had it"
             ),
         });
-    }
-    for death in deaths {
-        let (Phase::Holding, Some(place), false) = (death.phase, death.held, evidence.in_pieces)
-        else {
-            continue;
-        };
-        let again = |event: &Event| {
-            event.place == place
-                && event.receipt.returned > death.killed
-                && event.receipt.by != who(death.incarnation)
-        };
-        // Without flags, one that died before it entered the message leaves no
-        // trace of the first delivery.
-        let entered_since = || {
-            !evidence.flags
-                && (evidence.cell)(place).ok().flatten().is_some_and(|receipt| {
-                    receipt.by != who(death.incarnation) && receipt.returned > death.killed
-                })
-        };
-        if !events.iter().any(again) && !entered_since() {
-            tally.not_redelivered += 1;
-            complaints.push(format!(
-                "consumer {} died with the message of cell {place}, which did not come again",
-                death.incarnation
-            ));
-        }
     }
 }
 

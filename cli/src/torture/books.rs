@@ -28,6 +28,7 @@
 
 use super::options::Shape;
 use crate::Result;
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use slipring::{Array, Segment};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -106,6 +107,9 @@ pub enum Field {
     Ready,
     /// Consumer: the last ticket that it has seen. Producer: the last pause.
     Ticket,
+    /// A phase at whose beginning it is to stop itself; 0 for none. By the
+    /// parent.
+    Halt,
     /// Waits written down in this round; goes on when the seat changes hands.
     Waits,
 }
@@ -119,6 +123,8 @@ pub enum Phase {
     /// Between two operations.
     Outside,
     Sending,
+    /// Has a claimed slot, and sends.
+    Claimed,
     GivingUp,
     /// Waiting for a message, or copying it out.
     Taking,
@@ -133,8 +139,10 @@ pub enum Phase {
 impl Phase {
     fn of(word: u64) -> Phase {
         use Phase::*;
-        let all = [Starting, Outside, Sending, GivingUp, Taking, Holding, Releasing, Paused];
-        all.into_iter().find(|phase| *phase as u64 == word).unwrap_or(Starting)
+        [Starting, Outside, Sending, Claimed, GivingUp, Taking, Holding, Releasing, Paused]
+            .into_iter()
+            .find(|phase| *phase as u64 == word)
+            .unwrap_or(Starting)
     }
 
     /// Whether the ring is being used.
@@ -154,6 +162,8 @@ pub struct Receipt {
     pub entered: u64,
     /// Flagged as delivered again.
     pub redelivered: bool,
+    /// Received as a copy, which has no such flag.
+    pub copied: bool,
 }
 
 const BY_BITS: u32 = 16;
@@ -161,15 +171,19 @@ const BY_BITS: u32 = 16;
 impl Receipt {
     /// The one word that says whether it was received at all.
     fn word(&self) -> u64 {
-        self.returned << (BY_BITS + 1) | who(self.by) << 1 | u64::from(self.redelivered)
+        self.returned << (BY_BITS + 2)
+            | who(self.by) << 2
+            | u64::from(self.copied) << 1
+            | u64::from(self.redelivered)
     }
 
     fn of(word: u64, entered: u64) -> Option<Receipt> {
         (word != 0).then(|| Receipt {
-            by: word >> 1 & ((1 << BY_BITS) - 1),
-            returned: word >> (BY_BITS + 1),
+            by: who(word >> 2),
+            returned: word >> (BY_BITS + 2),
             entered,
             redelivered: word & 1 != 0,
+            copied: word & 2 != 0,
         })
     }
 }
@@ -440,6 +454,10 @@ impl Seat<'_> {
         compiler_fence(Ordering::SeqCst);
         self.set(Field::Phase, phase as u64)?;
         compiler_fence(Ordering::SeqCst);
+        // Every phase to stop at is another than 0.
+        if self.get(Field::Halt)? == phase as u64 && phase.is_inside() {
+            kill_process(getpid(), Signal::STOP)?;
+        }
         Ok(())
     }
 

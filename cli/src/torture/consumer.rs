@@ -126,6 +126,7 @@ impl Consumer<'_> {
                         returned: self.returned,
                         entered: self.entered,
                         redelivered,
+                        copied: !in_place,
                     },
                 )?;
             }

@@ -41,6 +41,7 @@ pub struct Strikes {
     /// Killed between the announcement and the end of an operation.
     pub inside_an_operation: u64,
     pub sending: u64,
+    pub claimed: u64,
     pub taking: u64,
     pub holding: u64,
     /// Killed while attaching.
@@ -50,8 +51,8 @@ pub struct Strikes {
     /// Killed after having been stopped for a while.
     pub while_stopped: u64,
     pub stops: u64,
-    /// Dead participants that the survivors cleared away.
-    pub recoveries: u64,
+    /// Killed after having attached: all of them have to be recovered.
+    pub attached: u64,
 }
 
 enum Condition {
@@ -269,9 +270,11 @@ impl<'a> Crew<'a> {
             Manner::Blind
         } else if self.traces && !random.chance(0.1) {
             let pid = self.pid(seat).map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
-            let reach = &mut self.reaches[self.shape.side(seat) as usize];
-            match strike::lead(pid, self.books.seat(seat), reach, random)? {
-                Led::Stands => Manner::Led,
+            let side = self.shape.side(seat);
+            let reach = &mut self.reaches[side as usize];
+            match strike::lead(pid, side, self.books.seat(seat), reach, random)? {
+                Led::There => Manner::Led,
+                Led::Nowhere => Manner::Seen,
                 Led::Ended(code) => return Err(self.ended(seat, &format!("status {code}"))),
             }
         } else {
@@ -322,6 +325,7 @@ impl<'a> Crew<'a> {
         strikes.inside_an_operation += u64::from(phase.is_inside());
         match phase {
             Phase::Sending | Phase::GivingUp => strikes.sending += 1,
+            Phase::Claimed => strikes.claimed += 1,
             Phase::Taking => strikes.taking += 1,
             Phase::Holding | Phase::Releasing => strikes.holding += 1,
             Phase::Starting => strikes.attaching += 1,
@@ -329,8 +333,7 @@ impl<'a> Crew<'a> {
         }
         strikes.led += u64::from(manner == Manner::Led);
         strikes.while_stopped += u64::from(manner == Manner::Stopped);
-        // What was attached has to be recovered, or the audit does not begin.
-        strikes.recoveries += u64::from(ready != 0);
+        strikes.attached += u64::from(ready != 0);
         self.record.kills.push(killed);
         Ok(())
     }

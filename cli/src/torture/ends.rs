@@ -1,5 +1,6 @@
 //! Both ends of whatever is tortured, with every way in and out.
 
+use super::books::Phase;
 use super::letter::{Form, Letter};
 use super::options::{Delivery, Kind, Shape};
 use crate::Result;
@@ -164,6 +165,10 @@ fn form(letter: Letter, how: SendBy) -> Form {
     form
 }
 
+fn forms(letters: &[Letter]) -> Vec<Form> {
+    letters.iter().map(|letter| letter.form()).collect()
+}
+
 fn sent<V>(result: Result<(), SendError<V>>, closed_is: &'static str) -> Result<Outcome> {
     match result {
         Ok(()) => Ok(Outcome::Done(1)),
@@ -207,32 +212,43 @@ impl Outlet {
         })
     }
 
-    /// Sends one message.
-    pub fn send(&mut self, letter: Letter, how: SendBy) -> Result<Outcome> {
+    /// Sends one message, announcing when it begins to, and when it has a slot to
+    /// write in place.
+    pub fn send(
+        &mut self,
+        letter: Letter,
+        how: SendBy,
+        announce: impl Fn(Phase) -> Result<()>,
+    ) -> Result<Outcome> {
         match self {
             Outlet::Queue(tx) => {
                 let form = form(letter, how);
+                announce(Phase::Sending)?;
                 match how {
                     SendBy::Send | SendBy::Torn => sent(tx.send(form), NEVER_CLOSED),
                     SendBy::Try => sent(tx.try_send(form), NEVER_CLOSED),
                     SendBy::Timeout => sent(tx.send_timeout(form, TIMEOUT), NEVER_CLOSED),
-                    SendBy::InPlace => {
-                        let place = tx.claim().map(|mut slot| {
+                    SendBy::InPlace => match tx.claim() {
+                        Ok(mut slot) => {
+                            announce(Phase::Claimed)?;
                             slot.write(form);
                             slot.commit();
-                        });
-                        sent(place, NEVER_CLOSED)
-                    }
+                            Ok(Outcome::Done(1))
+                        }
+                        Err(error) => sent(Err(error), NEVER_CLOSED),
+                    },
                 }
             }
             Outlet::Bytes(tx, text) => {
                 let text = text.of(letter, how);
+                announce(Phase::Sending)?;
                 match how {
                     SendBy::Send | SendBy::Torn => sent(tx.send(text), NEVER_CLOSED),
                     SendBy::Try => sent(tx.try_send(text), NEVER_CLOSED),
                     SendBy::Timeout => sent(tx.send_timeout(text, TIMEOUT), NEVER_CLOSED),
                     SendBy::InPlace => match tx.claim() {
                         Ok(mut slot) => {
+                            announce(Phase::Claimed)?;
                             slot[..text.len()].copy_from_slice(text);
                             slot.commit(text.len())?;
                             Ok(Outcome::Done(1))
@@ -243,27 +259,32 @@ impl Outlet {
             }
             Outlet::Pipe(tx) => {
                 let form = form(letter, how);
+                announce(Phase::Sending)?;
                 match how {
                     SendBy::Send | SendBy::Torn => sent(tx.send(form), ""),
                     SendBy::Try => sent(tx.try_send(form), ""),
                     SendBy::Timeout => sent(tx.send_timeout(form, TIMEOUT), ""),
-                    SendBy::InPlace => {
-                        let place = tx.reserve().map(|mut slot| {
+                    SendBy::InPlace => match tx.reserve() {
+                        Ok(mut slot) => {
+                            announce(Phase::Claimed)?;
                             slot.write(form);
                             slot.commit();
-                        });
-                        sent(place, "")
-                    }
+                            Ok(Outcome::Done(1))
+                        }
+                        Err(error) => sent(Err(error), ""),
+                    },
                 }
             }
             Outlet::BytesPipe(tx, text) => {
                 let text = text.of(letter, how);
+                announce(Phase::Sending)?;
                 match how {
                     SendBy::Timeout => sent(tx.send_timeout(text, TIMEOUT), ""),
-                    SendBy::Try => sent(tx.try_send(text), ""),
+                    SendBy::Try if text.len() <= tx.max_in_place() => sent(tx.try_send(text), ""),
                     SendBy::InPlace if text.len() <= tx.max_in_place() => {
                         match tx.reserve(text.len()) {
                             Ok(mut room) => {
+                                announce(Phase::Claimed)?;
                                 room[..text.len()].copy_from_slice(text);
                                 room.commit(text.len());
                                 Ok(Outcome::Done(1))
@@ -271,21 +292,39 @@ impl Outlet {
                             Err(error) => sent(Err(error), ""),
                         }
                     }
-                    SendBy::Send | SendBy::InPlace | SendBy::Torn => sent(tx.send(text), ""),
+                    _ => sent(tx.send(text), ""),
                 }
             }
         }
     }
 
-    /// Sends several messages in one call.
-    pub fn send_many(&mut self, letters: &[Letter]) -> Result<Outcome> {
-        let forms = || letters.iter().map(|letter| letter.form()).collect::<Vec<Form>>();
+    /// Sends several messages in one call, announcing when it begins to.
+    pub fn send_many(
+        &mut self,
+        letters: &[Letter],
+        announce: impl Fn(Phase) -> Result<()>,
+    ) -> Result<Outcome> {
+        let all = letters.len();
         match self {
-            Outlet::Queue(tx) => sent_many(tx.send_many(&forms()), letters.len()),
-            Outlet::Pipe(tx) => sent_many(tx.send_many(&forms()), letters.len()),
-            Outlet::Bytes(tx, text) => sent_many(tx.send_many(&text.all(letters)), letters.len()),
+            Outlet::Queue(tx) => {
+                let forms = forms(letters);
+                announce(Phase::Sending)?;
+                sent_many(tx.send_many(&forms), all)
+            }
+            Outlet::Pipe(tx) => {
+                let forms = forms(letters);
+                announce(Phase::Sending)?;
+                sent_many(tx.send_many(&forms), all)
+            }
+            Outlet::Bytes(tx, text) => {
+                let texts = text.all(letters);
+                announce(Phase::Sending)?;
+                sent_many(tx.send_many(&texts), all)
+            }
             Outlet::BytesPipe(tx, text) => {
-                sent_many(tx.send_many(&text.all(letters)), letters.len())
+                let texts = text.all(letters);
+                announce(Phase::Sending)?;
+                sent_many(tx.send_many(&texts), all)
             }
         }
     }

@@ -79,6 +79,8 @@ struct Counters {
     lost: u64,
     redelivered: u64,
     abandoned: u64,
+    /// As the producers say.
+    given_up_by_hand: u64,
     /// Deaths that should have been counted, and were not.
     uncounted: u64,
 }
@@ -99,6 +101,8 @@ pub struct Outcome {
     kills_per_second: f64,
     #[serde(flatten)]
     strikes: Strikes,
+    /// Dead participants that the others recovered.
+    recoveries: u64,
     messages_per_second: u64,
     #[serde(flatten)]
     tally: Tally,
@@ -122,6 +126,7 @@ impl Outcome {
         rounds: u64,
         traced: bool,
         strikes: Strikes,
+        recoveries: u64,
         tally: Tally,
         counted: Counted,
         stall: Summary,
@@ -137,6 +142,7 @@ impl Outcome {
             lost: queue.lost,
             redelivered: queue.redelivered,
             abandoned: queue.abandoned,
+            given_up_by_hand: counted.given_up,
             uncounted: counted.uncounted(at_least_once),
         });
         Outcome {
@@ -150,6 +156,7 @@ impl Outcome {
             traced,
             kills_per_second: (strikes.kills as f64 / elapsed.as_secs_f64() * 10.0).round() / 10.0,
             strikes,
+            recoveries,
             messages_per_second: per_second(tally.received, elapsed),
             tally,
             queue,
@@ -229,13 +236,15 @@ impl fmt::Display for Outcome {
             "   {} producers, {} consumers; {} dead participants recovered by the others",
             n(strikes.of_producers),
             n(strikes.of_consumers),
-            n(strikes.recoveries)
+            n(self.recoveries)
         )?;
         writeln!(
             f,
-            "   {} inside an operation ({} sending, {} taking, {} holding a message), {} attaching",
+            "   {} inside an operation ({} sending, {} writing in place, {} taking, {} reading in \
+             place), {} attaching",
             n(strikes.inside_an_operation),
             n(strikes.sending),
+            n(strikes.claimed),
             n(strikes.taking),
             n(strikes.holding),
             n(strikes.attaching)
@@ -265,10 +274,12 @@ impl fmt::Display for Outcome {
         if let Some(queue) = &self.queue {
             writeln!(
                 f,
-                "   the queue counts {} lost, {} redelivered, {} abandoned; {} deaths uncounted",
+                "   the queue counts {} lost, {} redelivered, {} abandoned ({} of these by hand); {} \
+                 deaths uncounted",
                 n(queue.lost),
                 n(queue.redelivered),
                 n(queue.abandoned),
+                n(queue.given_up_by_hand),
                 n(queue.uncounted)
             )?;
         }

@@ -124,10 +124,10 @@ impl Producer<'_> {
         Ok(())
     }
 
-    /// Announces that so many messages are about to be sent.
+    /// Says that so many messages are about to be sent. That it begins to is
+    /// announced when they are ready.
     fn intend(&self, count: u64) -> Result<()> {
-        self.seat.set(Field::Intent, self.sequence + count)?;
-        self.seat.announce(Phase::Sending)
+        self.seat.set(Field::Intent, self.sequence + count)
     }
 
     /// Notes that so many were.
@@ -143,7 +143,8 @@ impl Producer<'_> {
     fn send(&mut self, how: SendBy) -> Result<()> {
         let letter = self.letter(0);
         self.intend(1)?;
-        while self.outlet.send(letter, how)? != Outcome::Done(1) {
+        while self.outlet.send(letter, how, |phase| self.seat.announce(phase))? != Outcome::Done(1)
+        {
             // No room yet, or nobody there: the pipe's other end is dead, and
             // somebody else will come.
             std::thread::sleep(Duration::from_micros(100));
@@ -157,7 +158,7 @@ impl Producer<'_> {
         self.intend(count)?;
         let mut sent = 0;
         while sent < letters.len() {
-            match self.outlet.send_many(&letters[sent..])? {
+            match self.outlet.send_many(&letters[sent..], |phase| self.seat.announce(phase))? {
                 Outcome::Done(some) => {
                     sent += some as usize;
                     self.note(some)?;
@@ -196,7 +197,9 @@ impl Producer<'_> {
                 Some(Sabotage::Tear) => SendBy::Torn,
                 _ => SendBy::Send,
             };
-            while self.outlet.send(*letter, how)? != Outcome::Done(1) {
+            while self.outlet.send(*letter, how, |phase| self.seat.announce(phase))?
+                != Outcome::Done(1)
+            {
                 std::thread::sleep(Duration::from_micros(100));
             }
         }

@@ -229,7 +229,10 @@ impl Soak<'_> {
             self.crew.check()?;
             let counted = ends::counters(self.segment, &self.shape)?;
             let left = counted.map_or(0, |(_, left)| left);
-            let at_rest = (left, self.strangers()?, self.crew.progress()?);
+            // Whoever died without a seat in the pipe is left to be cleared away
+            // by the next who attaches.
+            let dead = if self.shape.kind == Kind::Pipe { Vec::new() } else { self.strangers()? };
+            let at_rest = (left, dead, self.crew.progress()?);
             if (at_rest.0, at_rest.1.len()) == (0, 0) && before.as_ref() == Some(&at_rest) {
                 return Ok(());
             }
@@ -304,7 +307,7 @@ impl Soak<'_> {
         counted.committed += record.runs.iter().map(|run| run.done - run.base).sum::<u64>();
         counted.given_up += record.given_up;
         counted.giving_up += record.giving_up;
-        counted.died_sending += died(Side::Producers, &[Phase::Sending]);
+        counted.died_sending += died(Side::Producers, &[Phase::Sending, Phase::Claimed]);
         counted.died_giving_up += died(Side::Producers, &[Phase::GivingUp]);
         counted.died_holding += died(Side::Consumers, &[Phase::Holding]);
         counted.died_with_one +=
@@ -352,6 +355,8 @@ impl Soak<'_> {
     fn outcome(mut self, seed: u64) -> Outcome {
         let elapsed = self.begun.elapsed();
         let violations = std::mem::take(&mut self.violations);
+        let left = self.strangers().map_or(0, |left| left.len() as u64);
+        let recoveries = self.crew.strikes.attached.saturating_sub(left);
         Outcome::new(
             self.options,
             self.shape,
@@ -360,6 +365,7 @@ impl Soak<'_> {
             self.rounds,
             self.crew.traces,
             self.crew.strikes,
+            recoveries,
             self.tally,
             self.counted,
             self.stalls.summary(),
