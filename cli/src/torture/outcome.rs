@@ -5,6 +5,7 @@ use super::crew::Strikes;
 use super::options::{Delivery, Kind, Options, Shape};
 use super::stalls::Summary;
 use crate::report::{Grouped, ms, per_second};
+use clap::ValueEnum;
 use serde::Serialize;
 use slipring::QueueCounters;
 use std::fmt;
@@ -116,25 +117,26 @@ pub struct Outcome {
     scheduling_delay: Summary,
 }
 
+/// What was counted and measured.
+pub struct Sums {
+    pub elapsed: Duration,
+    pub rounds: u64,
+    pub traced: bool,
+    pub strikes: Strikes,
+    pub recoveries: u64,
+    pub tally: Tally,
+    pub counted: Counted,
+    pub stall: Summary,
+    pub delay: Summary,
+    /// In nanoseconds.
+    pub longest_unexcused: u64,
+    pub unnoted_waits: u64,
+    pub violations: Vec<String>,
+}
+
 impl Outcome {
-    #[allow(clippy::too_many_arguments, reason = "one line for each of its parts")]
-    pub fn new(
-        options: &Options,
-        shape: Shape,
-        seed: u64,
-        elapsed: Duration,
-        rounds: u64,
-        traced: bool,
-        strikes: Strikes,
-        recoveries: u64,
-        tally: Tally,
-        counted: Counted,
-        stall: Summary,
-        scheduling_delay: Summary,
-        longest_unexcused: u64,
-        unnoted_waits: u64,
-        violations: Vec<String>,
-    ) -> Outcome {
+    pub fn new(options: &Options, shape: Shape, seed: u64, sums: Sums) -> Outcome {
+        let Sums { elapsed, rounds, traced, strikes, recoveries, tally, counted, .. } = sums;
         let at_least_once = shape.delivery == Delivery::AtLeastOnce;
         let queue = counted.queue.map(|queue| Counters {
             sent: queue.sent,
@@ -146,8 +148,8 @@ impl Outcome {
             uncounted: counted.uncounted(at_least_once),
         });
         Outcome {
-            ok: violations.is_empty() && tally.violations() == 0,
-            violations,
+            ok: sums.violations.is_empty() && tally.violations() == 0,
+            violations: sums.violations,
             seed,
             again: again(options, &shape, seed),
             shape,
@@ -160,17 +162,16 @@ impl Outcome {
             messages_per_second: per_second(tally.received, elapsed),
             tally,
             queue,
-            stall,
-            longest_unexcused_stall_ms: ms(Duration::from_nanos(longest_unexcused)),
-            unnoted_waits,
-            scheduling_delay,
+            stall: sums.stall,
+            longest_unexcused_stall_ms: ms(Duration::from_nanos(sums.longest_unexcused)),
+            unnoted_waits: sums.unnoted_waits,
+            scheduling_delay: sums.delay,
         }
     }
 }
 
 /// The options of this run.
 fn again(options: &Options, shape: &Shape, seed: u64) -> String {
-    let name = |value: &dyn erased::Name| value.name();
     let mut text = format!(
         "--kind {} --slots {} --producers {} --consumers {} --kills-per-second {} --stop-share {} \
          --step-share {}",
@@ -197,25 +198,18 @@ fn again(options: &Options, shape: &Shape, seed: u64) -> String {
     if let Some(seconds) = options.seconds {
         text += &format!(" --seconds {seconds}");
     }
+    if let Some(most) = options.max_stall {
+        text += &format!(" --max-stall {most}");
+    }
     if let Some(sabotage) = &options.sabotage {
         text += &format!(" --sabotage {}", name(sabotage));
     }
     format!("{text} --seed {seed}")
 }
 
-/// The names of the options' values.
-mod erased {
-    use clap::ValueEnum;
-
-    pub trait Name {
-        fn name(&self) -> String;
-    }
-
-    impl<T: ValueEnum> Name for T {
-        fn name(&self) -> String {
-            self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
-        }
-    }
+/// The name of an option's value.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 impl fmt::Display for Outcome {

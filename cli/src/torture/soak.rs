@@ -10,7 +10,7 @@ use super::books::{BOOKS, Books, CHUNKS, Clock, Command, Head, Phase};
 use super::crew::{Crew, Record};
 use super::ends;
 use super::options::{Delivery, Kind, Options, Shape, Side};
-use super::outcome::{Counted, Outcome};
+use super::outcome::{Counted, Outcome, Sums};
 use super::random::{Random, mix};
 use super::stalls::{Control, Scene, Times, worth_keeping};
 use crate::Result;
@@ -353,26 +353,21 @@ impl Soak<'_> {
     }
 
     fn outcome(mut self, seed: u64) -> Outcome {
-        let elapsed = self.begun.elapsed();
-        let violations = std::mem::take(&mut self.violations);
         let left = self.strangers().map_or(0, |left| left.len() as u64);
-        let recoveries = self.crew.strikes.attached.saturating_sub(left);
-        Outcome::new(
-            self.options,
-            self.shape,
-            seed,
-            elapsed,
-            self.rounds,
-            self.crew.traces,
-            self.crew.strikes,
-            recoveries,
-            self.tally,
-            self.counted,
-            self.stalls.summary(),
-            self.delays.summary(),
-            self.longest_unexcused,
-            self.unnoted_waits,
-            violations,
-        )
+        let sums = Sums {
+            elapsed: self.begun.elapsed(),
+            rounds: self.rounds,
+            traced: self.crew.traces,
+            strikes: self.crew.strikes,
+            recoveries: self.crew.strikes.attached.saturating_sub(left),
+            tally: self.tally,
+            counted: self.counted,
+            stall: self.stalls.summary(),
+            delay: self.delays.summary(),
+            longest_unexcused: self.longest_unexcused,
+            unnoted_waits: self.unnoted_waits,
+            violations: std::mem::take(&mut self.violations),
+        };
+        Outcome::new(self.options, self.shape, seed, sums)
     }
 }
