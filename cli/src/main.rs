@@ -1,12 +1,15 @@
-//! `slipring`: a demonstration of the library between real processes, and tools
-//! for its segments.
+//! `slipring`: a demonstration of the library between real processes, a soak
+//! test that kills them, and tools for its segments.
 
 #![forbid(unsafe_code)]
 
+mod child;
 mod demo;
 mod processes;
 mod report;
+mod scratch;
 mod tools;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,11 +28,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Torture(torture::Options),
     List(tools::list::Options),
     Inspect(tools::inspect::Options),
     Recover(tools::recover::Options),
     Unlink(tools::unlink::Options),
-    /// What the demonstration's processes are.
+    /// What the processes of the other commands are.
     #[command(hide = true)]
     Child {
         /// Process that started it.
@@ -42,11 +46,12 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Torture(options) => torture::run(&options),
         Command::List(options) => tools::list::run(&options),
         Command::Inspect(options) => tools::inspect::run(&options),
         Command::Recover(options) => tools::recover::run(&options),
         Command::Unlink(options) => tools::unlink::run(&options),
-        Command::Child { parent, role } => demo::child::play(parent, &role),
+        Command::Child { parent, role } => child::play(parent, &role),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

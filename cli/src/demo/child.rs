@@ -3,15 +3,13 @@
 use super::ledger::Shares;
 use super::stream::{Consume, Produce};
 use super::transport::Kind;
-use super::{pipe, scratch, shared_memory, stream, table};
-use crate::{Result, processes};
+use super::{pipe, shared_memory, stream, table};
+use crate::Result;
 use serde::{Deserialize, Serialize};
 
 /// A child's part.
 #[derive(Serialize, Deserialize)]
 pub enum Role {
-    /// Outlives the others, however they end, and removes their segments.
-    CleanUp { prefix: String },
     /// Greets, and answers pings.
     Greet { segment: String },
     /// Sets the value and the array.
@@ -25,14 +23,8 @@ pub enum Role {
 }
 
 /// Plays the role.
-pub fn play(parent: i32, role: &str) -> Result<()> {
-    let role: Role = serde_json::from_str(role)?;
-    if let Role::CleanUp { prefix } = role {
-        return scratch::clean_up(&prefix);
-    }
-    processes::die_with(parent)?;
+pub fn play(role: Role) -> Result<()> {
     match role {
-        Role::CleanUp { .. } => Ok(()),
         Role::Greet { segment } => pipe::child(&segment),
         Role::Set { segment } => shared_memory::child(&segment),
         Role::Produce { segment, shares, part } => stream::produce(&segment, shares, part),

@@ -13,11 +13,11 @@
 //! whoever is slow is not dead.
 
 use super::ledger::{Message, Shares, Tally};
-use super::scratch::Scratch;
 use super::stream::{Consume, Halfway, Produce, Stream, Word, expect, expect_holding, tell};
 use crate::Result;
 use crate::processes::{PATIENCE, Process};
 use crate::report::{Out, ms};
+use crate::scratch::Scratch;
 use serde::Serialize;
 use slipring::{Delivery, QueueCounters, QueueOptions, SLICE};
 use std::fmt;

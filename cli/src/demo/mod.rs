@@ -7,7 +7,6 @@ mod ledger;
 mod measure;
 mod pipe;
 mod queue;
-mod scratch;
 mod shared_memory;
 mod stream;
 mod table;
@@ -15,9 +14,9 @@ mod transport;
 
 use crate::Result;
 use crate::report::Out;
+use crate::scratch::Scratch;
 use clap::builder::RangedU64ValueParser;
 use ledger::Tally;
-use scratch::Scratch;
 use serde::Serialize;
 
 /// Show every object between real processes, kill two of them, and measure
@@ -108,7 +107,7 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     let (producers, consumers) = (options.producers, options.consumers);
 
     // Before anything that it cleans up after, and so dropped last.
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("demo")?;
     out.title("1. A pipe")?;
     let pipe = pipe::run(&scratch, out, round_trips)?;
     out.text(&pipe)?;

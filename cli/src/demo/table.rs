@@ -2,11 +2,11 @@
 
 use super::child::Role;
 use super::measure::{Measured, measure, serve};
-use super::scratch::Scratch;
 use super::transport::{Bytes, Kind, Message, Queues, Streams, Typed};
 use crate::Result;
 use crate::processes::{self, Process};
 use crate::report::{Grouped, Out};
+use crate::scratch::Scratch;
 use serde::Serialize;
 use slipring::{Pipe, Pod, Segment};
 use std::fmt;

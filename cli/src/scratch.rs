@@ -1,18 +1,25 @@
-//! Names for the demonstration's segments, none of which survives it.
+//! Names for a command's own segments, none of which survives it.
 //!
 //! A process that is interrupted or killed can't clean up after itself, so
 //! another one does: a child in a process group of its own, where Ctrl-C does
 //! not reach it. It waits for the end of its standard input, which only the
-//! demonstration holds open, and then removes whatever is left. On the ordinary
-//! way out there is nothing left: segments go with their last process.
+//! command holds open, and then removes whatever is left. On the ordinary way
+//! out there is nothing left: segments go with their last process.
 
-use super::child::Role;
 use crate::{Result, processes};
+use serde::{Deserialize, Serialize};
 use slipring::{Lock, Segment};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The part of the child that cleans up.
+#[derive(Serialize, Deserialize)]
+pub struct CleanUp {
+    /// How the names begin.
+    clean_up: String,
+}
 
 /// A source of names, and the promise to remove them.
 pub struct Scratch {
@@ -21,11 +28,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Starts the process that cleans up.
-    pub fn new() -> Result<Scratch> {
+    /// Starts the process that cleans up after this command.
+    pub fn new(command: &str) -> Result<Scratch> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let prefix = format!("slipring-demo-{}-{:x}-", std::process::id(), now.as_nanos() as u64);
-        let cleaner = processes::command(&Role::CleanUp { prefix: prefix.clone() })?
+        let prefix =
+            format!("slipring-{command}-{}-{:x}-", std::process::id(), now.as_nanos() as u64);
+        let cleaner = processes::command(&CleanUp { clean_up: prefix.clone() })?
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -47,8 +55,9 @@ impl Drop for Scratch {
     }
 }
 
-/// The child that cleans up.
-pub fn clean_up(prefix: &str) -> Result<()> {
+/// Outlives the others, however they end, and removes their segments.
+pub fn clean_up(part: &CleanUp) -> Result<()> {
+    let prefix = part.clean_up.as_str();
     // Whatever ends the wait, clean up.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     for entry in std::fs::read_dir(crate::tools::SHM)? {
@@ -59,7 +68,7 @@ pub fn clean_up(prefix: &str) -> Result<()> {
             let _ = Segment::unlink(&name);
         }
     }
-    // Killed while it made a segment, the demonstration may have left one that
+    // Killed while it made a segment, the command may have left one that
     // had no name yet. Making another removes those.
     drop(Lock::create(&format!("{prefix}last")));
     Ok(())

@@ -1,0 +1,57 @@
+//! `slipring torture`: processes that send and receive, and are killed all the
+//! time; and an audit of every message.
+//!
+//! | file | holds |
+//! |------|-------|
+//! | `options` | what is asked for |
+//! | `letter`, `books` | what a message says; what the processes note in shared memory |
+//! | `ends`, `producer`, `consumer` | what the processes do |
+//! | `crew`, `strike` | starting, stopping and killing them |
+//! | `audit`, `stalls` | what became of each message, and how long it took |
+//! | `soak`, `outcome` | the run as a whole, and what is printed |
+
+mod audit;
+mod books;
+mod consumer;
+mod crew;
+mod ends;
+mod letter;
+mod options;
+mod outcome;
+mod producer;
+mod random;
+mod soak;
+mod stalls;
+mod strike;
+
+pub use options::Options;
+
+use crate::Result;
+use options::{Sabotage, Shape, Side};
+use serde::{Deserialize, Serialize};
+
+/// What a producer or consumer is told when it starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Part {
+    segment: String,
+    shape: Shape,
+    seat: usize,
+    incarnation: u64,
+    seed: u64,
+    /// When the books' clock was begun.
+    begun: u64,
+    sabotage: Option<Sabotage>,
+}
+
+/// Plays the part, until told to stop, or killed.
+pub fn play(part: &Part) -> Result<()> {
+    match part.shape.side(part.seat) {
+        Side::Producers => producer::run(part),
+        Side::Consumers => consumer::run(part),
+    }
+}
+
+/// Runs the torture.
+pub fn run(options: &Options) -> Result<()> {
+    soak::run(options)
+}
