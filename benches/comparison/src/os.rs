@@ -74,9 +74,6 @@ impl Shared {
         Ok(Shared { start: NonNull::new(start.cast()).ok_or("mapped at zero")?, len })
     }
 
-    pub fn len(&self) -> usize {
-        self.len
-    }
 
     /// The value at this offset.
     ///

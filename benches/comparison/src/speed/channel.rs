@@ -133,6 +133,9 @@ pub trait Rx<const W: usize> {
         unreachable!("the system has no call that sleeps")
     }
 
+    /// Called once, when all ends of the channel exist.
+    fn settle(&mut self) {}
+
     /// Receives what the system's own means for batches bring, up to [`BATCH`]
     /// messages; may return without any.
     fn recv_batch(&mut self, _each: &mut impl FnMut(u64)) {
@@ -174,14 +177,24 @@ pub enum Kind {
     Many,
 }
 
+/// Whose it is, and so which version counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Crate(&'static str),
+    Kernel,
+    /// Part of this program.
+    Here,
+}
+
 /// What a system is.
 pub struct About {
     pub name: &'static str,
-    /// The crate whose version counts; for the kernel's own means, empty.
-    pub crate_name: &'static str,
+    pub origin: Origin,
     pub place: Place,
     pub delivery: Delivery,
     pub kinds: &'static [Kind],
+    /// Streams use the calls that wait, as everybody does who uses the system.
+    pub streams_block: bool,
     /// Most producers and consumers.
     pub most: (usize, usize),
     /// How it is configured and used.

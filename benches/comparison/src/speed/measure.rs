@@ -24,7 +24,7 @@ impl Run<'_> {
     }
 
     pub fn patience(&self) -> Duration {
-        3 * self.length + Duration::from_secs(10)
+        3 * self.length + Duration::from_secs(30)
     }
 
     /// The processor of a side; with fewer processors than sides, producers and
@@ -226,6 +226,8 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
     let client = |board: &Board| {
         let (mut tx, mut rx) = (there.tx()?, back.rx()?);
         board.meet(2);
+        rx.settle();
+        board.meet(4);
         let mut idle = Idle::new(false);
         let mut watch = Stopwatch::start(run)?;
         for number in 0.. {
@@ -252,6 +254,8 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
     let server = |board: &Board| {
         let (mut tx, mut rx) = (back.tx()?, there.rx()?);
         board.meet(2);
+        rx.settle();
+        board.meet(4);
         let mut idle = Idle::new(false);
         loop {
             let number = recv(&mut rx, wait, &mut idle);
@@ -308,18 +312,18 @@ pub fn stream<C: Channel<W>, const W: usize>(
     (producers, consumers): (usize, usize),
     batches: bool,
 ) -> Result<Received> {
-    // The kernel's own means and those built on them are used as everybody
-    // uses them, with calls that wait.
-    let blocking = about.crate_name.is_empty();
+    let blocking = about.streams_block;
     let shape = Shape { producers, consumers, blocking, capacity: capacity(W) };
     let channel = C::make(run.name, shape)?;
     let channel = &channel;
-    let crowded = run.cpus.len() < producers + consumers;
+    let all = producers + consumers;
+    let crowded = run.cpus.len() < all;
     let length = run.warm_up() + run.length;
     let produce = move |producer: usize| {
         move |board: &Board| {
             let mut tx = channel.tx()?;
-            board.meet(producers + consumers);
+            board.meet(all);
+            board.meet(2 * all);
             let end = Instant::now() + length;
             let mut idle = Idle::new(crowded);
             let mut sent = 0;
@@ -342,13 +346,15 @@ pub fn stream<C: Channel<W>, const W: usize>(
                 }
             }
             // Ends that must outlive their messages leave last.
-            board.meet(2 * (producers + consumers));
+            board.meet(3 * all);
             Ok(Saw::Sent(sent))
         }
     };
     let consume = move |board: &Board| {
         let mut rx = channel.rx()?;
-        board.meet(producers + consumers);
+        board.meet(all);
+        rx.settle();
+        board.meet(2 * all);
         let mut idle = Idle::new(crowded);
         let mut order = Order::new(producers, consumers, about.delivery);
         let mut meter = Meter::start(run, W);
@@ -368,7 +374,7 @@ pub fn stream<C: Channel<W>, const W: usize>(
                 each(idle.until(|| rx.try_recv()));
             }
         }
-        board.meet(2 * (producers + consumers));
+        board.meet(3 * all);
         Ok(meter.stop())
     };
     let mut sides: Vec<Side> = Vec::new();

@@ -10,7 +10,7 @@ mod roles;
 mod systems;
 
 use crate::{Result, versions};
-use channel::{About, Delivery, Kind, System};
+use channel::{About, Delivery, Kind, Origin, System};
 use measure::{Run, Wait};
 use roles::{Received, Trips};
 use serde::Serialize;
@@ -182,9 +182,10 @@ fn measure_size<S: System, const W: usize>(about: &About, run: Run, task: Task) 
 
 /// The system's version, as far as it has one.
 fn version(about: &About) -> String {
-    match about.crate_name {
-        "" => "the kernel's".into(),
-        name => versions::of_crate(name),
+    match about.origin {
+        Origin::Crate(name) => versions::of_crate(name),
+        Origin::Kernel => "the kernel's".into(),
+        Origin::Here => "part of this program".into(),
     }
 }
 

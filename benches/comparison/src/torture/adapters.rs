@@ -71,8 +71,8 @@ pub fn make(queue: Queued, name: &str) -> Result<Box<dyn Any>> {
         }
         Queued::Shaq => {
             let size = shaq::mpmc::minimum_file_size::<Message>(SLOTS).next_multiple_of(4096);
-            let file = File::options().read(true).write(true).create_new(true);
-            let file = file.clone().open(shared(name))?;
+            let path = shared(name);
+            let file = File::options().read(true).write(true).create_new(true).open(path)?;
             file.set_len(size as u64)?;
             // SAFETY: a new file, initialised here only.
             let made = unsafe { shaq::mpmc::Producer::<Message>::create(&file, size) };
@@ -242,4 +242,3 @@ impl Receiver for File {
         Ok(())
     }
 }
-

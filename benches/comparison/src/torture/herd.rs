@@ -62,7 +62,8 @@ impl Programs {
     ) -> Result<Programs> {
         let program = std::env::current_exe()?;
         let value = clap::ValueEnum::to_possible_value(&queue).ok_or("a queue without a name")?;
-        let (value, name, ledger) = (value.get_name().to_owned(), name.to_owned(), ledger.to_owned());
+        let (value, name, ledger) =
+            (value.get_name().to_owned(), name.to_owned(), ledger.to_owned());
         let command = move |order: Order| {
             let mut command = Command::new(&program);
             command.args(["victim", &value, order.role.name()]);

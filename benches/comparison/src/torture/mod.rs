@@ -184,6 +184,9 @@ fn own(queue: Queued, scratch: &Scratch) -> Result<Box<dyn Herd>> {
 /// Builds the program for Boost's queue, in a folder for what is built.
 fn boost(folder: &Path) -> Result<PathBuf> {
     let program = folder.join("torture-boost");
+    if program.exists() {
+        return Ok(program);
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("boost/torture.cpp");
     let compiler = std::env::var("CXX").unwrap_or("c++".into());
     let output = Command::new(&compiler)
@@ -219,7 +222,8 @@ fn python_version(module: &str) -> String {
     match module {
         "" => python,
         module => {
-            let code = format!("from importlib.metadata import version; print(version('{module}'))");
+            let code =
+                format!("from importlib.metadata import version; print(version('{module}'))");
             let version = versions::of_program("python3", &["-c", &code]);
             format!("{}, {python}", version.unwrap_or("not installed".into()))
         }
@@ -410,7 +414,9 @@ impl Observer<'_> {
             .posts
             .iter_mut()
             .filter(|post| !post.struck)
-            .filter(|post| anybody || ledger.was_up(victim::index(post.role, post.number), post.life))
+            .filter(|post| {
+                anybody || ledger.was_up(victim::index(post.role, post.number), post.life)
+            })
             .collect();
         if candidates.is_empty() {
             return;
@@ -557,7 +563,9 @@ fn torture(options: &Options, subject: &Subject, scratch: &Scratch) -> Result<Si
     let complaints = std::fs::read_to_string(scratch.folder.join("complaints")).unwrap_or_default();
     let complaint = complaints.lines().last().map(str::to_owned);
     if let Err(error) = ran {
-        return Err(format!("{error}{}", complaint.map_or("".into(), |it| ": ".to_owned() + &it)).into());
+        return Err(
+            format!("{error}{}", complaint.map_or("".into(), |it| ": ".to_owned() + &it)).into()
+        );
     }
     observer.finish()?;
     let mut sight = observer.sight;
@@ -585,7 +593,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let chosen = |name: &str| {
         let name = name.to_lowercase();
-        options.only.is_empty() || options.only.iter().any(|part| name.contains(&part.to_lowercase()))
+        options.only.is_empty()
+            || options.only.iter().any(|part| name.contains(&part.to_lowercase()))
     };
     let mut sights = Vec::new();
     let mut skipped = Vec::new();

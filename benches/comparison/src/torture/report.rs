@@ -62,8 +62,16 @@ pub fn table(options: &Options, sights: &[Sight], skipped: &[(&str, String)]) ->
         options.kills, options.seconds, options.seed
     );
     let columns = [
-        "queue", "version", "verdict", "kills", "producers killed within a send", "messages",
-        "lost", "doubled", "torn", "longest stall",
+        "queue",
+        "version",
+        "verdict",
+        "kills",
+        "producers killed within a send",
+        "messages",
+        "lost",
+        "doubled",
+        "torn",
+        "longest stall",
     ];
     let _ = writeln!(out, "| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len()));
     for sight in sights {

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, check_bytes, fill,
-    fill_batch,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check,
+    check_bytes, fill, fill_batch,
 };
 use cloudtoid_interprocess::{Options, Publisher, Subscriber};
 use std::ops::Range;
@@ -19,10 +19,11 @@ pub struct CloudtoidRx<const W: usize>(Subscriber, Box<[u64; W]>);
 impl System for Cloudtoid {
     const ABOUT: About = About {
         name: "cloudtoid-interprocess",
-        crate_name: "cloudtoid-interprocess",
+        origin: Origin::Crate("cloudtoid-interprocess"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "its folder in /dev/shm; try_send and try_recv_into; batches by try_send_batch, \
                received one by one; only receiving can wait (recv)",

@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Once, Place, Rx, Shape, System, Tx, check, fill,
+    About, BATCH, Channel, Delivery, Kind, Once, Origin, Place, Rx, Shape, System, Tx, check, fill,
     fill_batch, fill_raw, message,
 };
 use crossbeam_queue::ArrayQueue;
@@ -31,10 +31,11 @@ pub struct RtrbRx<const W: usize>(rtrb::Consumer<[u64; W]>);
 impl System for Rtrb {
     const ABOUT: About = About {
         name: "rtrb",
-        crate_name: "rtrb",
+        origin: Origin::Crate("rtrb"),
         place: Place::Threads,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::Stream, Kind::Batch],
+        streams_block: false,
         most: (1, 1),
         note: "up to 64 B push and pop, above in place by chunks of one; batches by \
                push_partial_slice and read_chunk; it has no calls that wait",
@@ -118,10 +119,11 @@ pub struct Shared<const W: usize>(Arc<ArrayQueue<[u64; W]>>);
 impl System for Crossbeam {
     const ABOUT: About = About {
         name: "crossbeam ArrayQueue",
-        crate_name: "crossbeam-queue",
+        origin: Origin::Crate("crossbeam-queue"),
         place: Place::Threads,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::Stream, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "push and pop, by value whatever the size; it has neither batches nor calls that wait",
     };
@@ -183,10 +185,11 @@ pub struct DisruptorChannel<const W: usize>(Once<DisruptorTx<W>>, Once<Disruptor
 impl System for Disruptor {
     const ABOUT: About = About {
         name: "disruptor",
-        crate_name: "disruptor",
+        origin: Origin::Crate("disruptor"),
         place: Place::Threads,
         delivery: Delivery::Broadcast,
         kinds: &[Kind::Trip, Kind::Stream, Kind::Batch, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, 2),
         note: "in place by try_publish, and by event pollers, which take one event each (batches: \
                batch_publish, and up to 64); several consumers each get every message; waiting is \

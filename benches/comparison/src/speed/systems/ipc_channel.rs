@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, Channel, Delivery, Kind, Once, Place, Rx, Shape, System, Tx, check_bytes, fill,
+    About, Channel, Delivery, Kind, Once, Origin, Place, Rx, Shape, System, Tx, check_bytes, fill,
 };
 use ipc_channel::TryRecvError;
 use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, bytes_channel};
@@ -16,10 +16,11 @@ pub struct IpcRx(IpcBytesReceiver, Shape);
 impl System for IpcChannel {
     const ABOUT: About = About {
         name: "ipc-channel",
-        crate_name: "ipc-channel",
+        origin: Origin::Crate("ipc-channel"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Many],
+        streams_block: true,
         most: (usize::MAX, 1),
         note: "bytes_channel, without serialising; send and recv (try_recv where both sides \
                poll); unbounded, in so far as the kernel's socket buffers are",

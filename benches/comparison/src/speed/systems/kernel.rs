@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::os;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, fill, fill_batch,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill,
+    fill_batch,
 };
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -34,10 +35,11 @@ pub struct FdRx<const W: usize> {
 impl System for Pipe {
     const ABOUT: About = About {
         name: "pipe",
-        crate_name: "",
+        origin: Origin::Kernel,
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: KINDS,
+        streams_block: true,
         most: (usize::MAX, usize::MAX),
         note: "write and read of one message (batches: of 64); O_NONBLOCK where both sides poll; \
                a buffer of as many messages as the others hold, at least 64 KiB",
@@ -73,10 +75,11 @@ impl<const W: usize> Channel<W> for PipeChannel {
 impl System for UnixSocket {
     const ABOUT: About = About {
         name: "Unix socket",
-        crate_name: "",
+        origin: Origin::Kernel,
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: KINDS,
+        streams_block: true,
         most: (usize::MAX, usize::MAX),
         note: "a socketpair, SOCK_STREAM (SOCK_SEQPACKET among many); otherwise as the pipe, with \
                the system's default buffer",

@@ -2,7 +2,8 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, fill_batch, message,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
+    message,
 };
 use ringfire::{
     FlowControl, FutexWait, MpmcProducer, MpmcQueueConsumer, RingConsumer, RingProducer,
@@ -26,10 +27,11 @@ pub struct SpmcRx<const W: usize>(RingConsumer<[u64; W]>, Vec<[u64; W]>);
 impl System for Spmc {
     const ABOUT: About = About {
         name: "ringfire SPMC, lossless",
-        crate_name: "ringfire",
+        origin: Origin::Crate("ringfire"),
         place: Place::Processes,
         delivery: Delivery::Broadcast,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch],
+        streams_block: false,
         most: (1, 1),
         note: "LosslessBackpressure; try_push and try_recv; batches by push_batch and recv_batch; \
                blocking by recv_blocking with the default FutexWait (32 spins, then asleep)",
@@ -124,10 +126,11 @@ unsafe impl<const W: usize> Sync for MpmcChannel<W> {}
 impl System for Mpmc {
     const ABOUT: About = About {
         name: "ringfire MPMC, lossy",
-        crate_name: "ringfire",
+        origin: Origin::Crate("ringfire"),
         place: Place::Processes,
         delivery: Delivery::Lossy,
         kinds: &[Kind::Trip, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "push never waits and overwrites what was not read in time: the figure is what \
                arrived; push and try_recv",

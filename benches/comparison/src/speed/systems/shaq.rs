@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, fill_batch,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
     fill_raw, message, said,
 };
 use shaq::{mpmc, spsc};
@@ -36,10 +36,11 @@ pub struct SpscRx<const W: usize>(spsc::Consumer<[u64; W]>);
 impl System for Spsc {
     const ABOUT: About = About {
         name: "shaq SPSC",
-        crate_name: "shaq",
+        origin: Origin::Crate("shaq"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch],
+        streams_block: false,
         most: (1, 1),
         note: "create and join on an unlinked file in /dev/shm; up to 64 B try_write and try_read, \
                above in place by write_batch and try_reserve_read_batch of one; batches by the \
@@ -145,10 +146,11 @@ pub struct MpmcRx<const W: usize>(mpmc::Consumer<[u64; W]>);
 impl System for Mpmc {
     const ABOUT: About = About {
         name: "shaq MPMC",
-        crate_name: "shaq",
+        origin: Origin::Crate("shaq"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "as its SPSC ring; above 64 B in place by try_reserve_write and \
                try_reserve_read_batch of one; batches by try_write_slice",

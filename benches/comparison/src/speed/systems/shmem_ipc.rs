@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, fill_batch,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
     fill_raw, said,
 };
 use shmem_ipc::sharedring::{Receiver, Sender};
@@ -25,10 +25,11 @@ pub struct ShmemRx<const W: usize>(Receiver<[u64; W]>);
 impl System for ShmemIpc {
     const ABOUT: About = About {
         name: "shmem-ipc",
-        crate_name: "shmem-ipc",
+        origin: Origin::Crate("shmem-ipc"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch],
+        streams_block: false,
         most: (1, 1),
         note: "sharedring, in place by send_raw and receive_raw, one message a call (batches: up \
                to 64), which signal an eventfd whenever the ring was empty or full; blocking by \

@@ -18,7 +18,7 @@
 use crate::Result;
 use crate::os::Shared;
 use crate::speed::channel::{
-    About, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, fill_raw,
+    About, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_raw,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,10 +75,11 @@ pub struct SpscRx {
 impl System for OneToOne {
     const ABOUT: About = About {
         name: "sketch: index ring",
-        crate_name: "slipring",
+        origin: Origin::Here,
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::Stream],
+        streams_block: false,
         most: (1, 1),
         note: "a ceiling, not a system: cached indices in an inherited mapping, in place, nothing \
                checked, nobody may die",
@@ -173,10 +174,11 @@ pub struct CopyRx<const W: usize>(SpscRx, Box<[u64; W]>);
 impl System for Copy {
     const ABOUT: About = About {
         name: "floor: copy in, copy out",
-        crate_name: "slipring",
+        origin: Origin::Here,
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Stream],
+        streams_block: false,
         most: (1, 1),
         note: "what two cores can carry: the index ring around one memcpy from private memory and \
                one to it; first and last word checked",
@@ -239,10 +241,11 @@ const fn stride(words: usize) -> usize {
 impl System for ManyToMany {
     const ABOUT: About = About {
         name: "sketch: Vyukov ring",
-        crate_name: "slipring",
+        origin: Origin::Here,
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::Stream, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "a ceiling, not a system: claims by compare-and-swap on shared counters in an \
                inherited mapping, in place, nothing checked, nobody may die",

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Place, Rx, Shape, System, Tx, check, check_bytes, fill,
-    fill_batch, message,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check,
+    check_bytes, fill, fill_batch, message,
 };
 use slipring::{
     End, PipeOptions, PipeReceiver, PipeSender, Queue, Receiver, RecvError, Segment, SendError,
@@ -69,10 +69,11 @@ pub struct TypedRx<const W: usize>(PipeReceiver<[u64; W]>, Vec<[u64; W]>);
 impl System for TypedPipe {
     const ABOUT: About = About {
         name: "slipring pipe, typed",
-        crate_name: "slipring",
+        origin: Origin::Crate("slipring"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: KINDS,
+        streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
                by try_reserve and try_peek; batches by send_many and recv_many; blocking by send \
@@ -162,10 +163,11 @@ pub struct ByteRx<const W: usize>(PipeReceiver<[u8]>);
 impl System for BytePipe {
     const ABOUT: About = About {
         name: "slipring pipe, bytes",
-        crate_name: "slipring",
+        origin: Origin::Crate("slipring"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: KINDS,
+        streams_block: false,
         most: (1, 1),
         note: "Segment::builder().pipe(), as many messages as the others hold; in place by \
                try_reserve and try_peek; batches by send_many, received by peek and try_peek; \
@@ -267,10 +269,11 @@ pub struct QueueRx<const W: usize>(Receiver<[u64; W]>, Vec<[u64; W]>);
 impl System for TheQueue {
     const ABOUT: About = About {
         name: "slipring queue",
-        crate_name: "slipring",
+        origin: Origin::Crate("slipring"),
         place: Place::Processes,
         delivery: Delivery::Once,
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch, Kind::Many],
+        streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "Queue::create(), at most once; up to 64 B try_send and try_recv, above in place by \
                try_claim and try_take; batches by send_many and recv_many; blocking by send and \
