@@ -1,0 +1,144 @@
+//! What the hardware and the kernel allow, with nothing in between: below these
+//! no system can get. Measured again and again, they also tell whether the
+//! machine was the same all the time.
+
+use super::channel::{Place, STOP};
+use super::measure::{Run, Stopwatch};
+use super::roles::{self, Board, Saw, Side, Trips};
+use crate::Result;
+use crate::os::{Shared, futex_wait, futex_wake};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A word each way, each on a pair of lines of its own.
+const THERE: usize = 0;
+const BACK: usize = 128;
+
+fn trips(saw: &[Saw]) -> Result<Trips> {
+    saw.iter()
+        .find_map(|saw| if let Saw::Trips(trips) = saw { Some(*trips) } else { None })
+        .ok_or_else(|| "no round trips".into())
+}
+
+/// A number on a line to the other core, and on another line back. With
+/// `pause`, whoever spins says so to the processor.
+pub fn line(run: Run, pause: bool) -> Result<Trips> {
+    let memory = Shared::new(4096)?;
+    // SAFETY: zeroed, and only ever used as these words.
+    let (there, back): (&AtomicU64, &AtomicU64) = unsafe { (memory.at(THERE), memory.at(BACK)) };
+    let look = move |word: &AtomicU64, wanted: u64| {
+        // Acquire: pairs with the other side's store, as a message would need.
+        while word.load(Ordering::Acquire) != wanted {
+            if pause {
+                std::hint::spin_loop();
+            }
+        }
+    };
+    let client = move |board: &Board| {
+        board.meet(2);
+        let mut watch = Stopwatch::start(run)?;
+        for number in 1.. {
+            let from = Instant::now();
+            there.store(number, Ordering::Release);
+            look(back, number);
+            if watch.note(from, Instant::now()).is_break() {
+                break;
+            }
+        }
+        there.store(STOP, Ordering::Release);
+        Ok(watch.stop())
+    };
+    let server = move |board: &Board| {
+        board.meet(2);
+        let mut seen = 0;
+        loop {
+            let number = there.load(Ordering::Acquire);
+            match number {
+                STOP => return Ok(Saw::Nothing),
+                same if same == seen => {
+                    if pause {
+                        std::hint::spin_loop();
+                    }
+                }
+                next => {
+                    assert_eq!(next, seen + 1, "a number was lost");
+                    seen = next;
+                    back.store(next, Ordering::Release);
+                }
+            }
+        }
+    };
+    both(run, Box::new(client), Box::new(server))
+}
+
+/// A futex woken on the other core, and one back, nobody spinning. With
+/// `pause`, after a time in which both fall asleep deeply.
+pub fn futex(run: Run, pause: Duration) -> Result<Trips> {
+    let memory = Shared::new(4096)?;
+    // SAFETY: zeroed, and only ever used as these words.
+    let (there, back): (&AtomicU32, &AtomicU32) = unsafe { (memory.at(THERE), memory.at(BACK)) };
+    let say = |word: &AtomicU32, number: u32| {
+        word.store(number, Ordering::Release);
+        futex_wake(word);
+    };
+    let wait = |word: &AtomicU32, seen: u32| loop {
+        // Acquire: pairs with the store in `say`.
+        let now = word.load(Ordering::Acquire);
+        if now != seen {
+            return now;
+        }
+        futex_wait(word, seen);
+    };
+    let client = move |board: &Board| {
+        board.meet(2);
+        let mut watch = Stopwatch::start(run)?;
+        for number in 1.. {
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            let from = Instant::now();
+            say(there, number);
+            assert_eq!(wait(back, number - 1), number, "a number was lost");
+            if watch.note(from, Instant::now()).is_break() {
+                break;
+            }
+        }
+        say(there, u32::MAX);
+        Ok(watch.stop())
+    };
+    let server = move |board: &Board| {
+        board.meet(2);
+        let mut seen = 0;
+        loop {
+            match wait(there, seen) {
+                u32::MAX => return Ok(Saw::Nothing),
+                number => {
+                    seen = number;
+                    say(back, number);
+                }
+            }
+        }
+    };
+    both(run, Box::new(client), Box::new(server))
+}
+
+type Work<'a> = Box<dyn FnOnce(&Board) -> Result<Saw> + Send + 'a>;
+
+fn both(run: Run, client: Work, server: Work) -> Result<Trips> {
+    let sides = vec![
+        Side { cpu: run.cpu(0, 1, 1), work: client },
+        Side { cpu: run.cpu(1, 1, 1), work: server },
+    ];
+    trips(&roles::run(Place::Processes, sides, run.patience())?)
+}
+
+/// What one reading of the clock costs, in nanoseconds.
+pub fn clock() -> f64 {
+    const READINGS: u32 = 1_000_000;
+    let start = Instant::now();
+    for _ in 1..READINGS {
+        std::hint::black_box(Instant::now());
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(READINGS)
+}

@@ -1,0 +1,434 @@
+//! The measurements themselves, the same for every system.
+
+use super::channel::{
+    About, BATCH, COUNT_BITS, Channel, Delivery, Place, Rx, STOP, Shape, Tx, head,
+};
+use super::roles::{self, Board, Received, Saw, Side, Trips};
+use crate::Result;
+use hdrhistogram::Histogram;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How long, and where.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    pub name: &'a str,
+    pub length: Duration,
+    pub cpus: &'a [usize],
+}
+
+impl Run<'_> {
+    /// What is not measured: caches, pages, clocks and branches warm up.
+    pub fn warm_up(&self) -> Duration {
+        (self.length / 5).min(Duration::from_millis(200))
+    }
+
+    pub fn patience(&self) -> Duration {
+        3 * self.length + Duration::from_secs(30)
+    }
+
+    /// The processor of a side; with fewer processors than sides, producers and
+    /// consumers take turns with their own kind.
+    pub fn cpu(&self, side: usize, producers: usize, consumers: usize) -> usize {
+        let cpus = self.cpus;
+        if cpus.len() >= producers + consumers {
+            return cpus[side];
+        }
+        cpus[usize::from(side >= producers) % cpus.len()]
+    }
+}
+
+/// Messages that a channel can hold: 8 KiB at least, 1 MiB at most.
+pub fn capacity(words: usize) -> usize {
+    ((1 << 17) / words).clamp(16, 1024)
+}
+
+/// How long the pause of [`Kind::Wake`](super::channel::Kind::Wake) is: longer
+/// than anybody spins.
+pub const PAUSE: Duration = Duration::from_micros(300);
+
+/// Spins for something that others do. Gives the processor away only after a
+/// time that is long, or short when there are more sides than processors.
+pub struct Idle {
+    misses: u32,
+    patience: u32,
+}
+
+impl Idle {
+    pub fn new(crowded: bool) -> Idle {
+        Idle { misses: 0, patience: if crowded { 64 } else { 1 << 15 } }
+    }
+
+    #[inline(always)]
+    pub fn until<R>(&mut self, mut look: impl FnMut() -> Option<R>) -> R {
+        self.misses = 0;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            self.misses += 1;
+            if self.misses.is_multiple_of(self.patience) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// Counts the times of round trips, after a warm-up and until the end.
+pub struct Stopwatch {
+    histogram: Histogram<u64>,
+    begin: Instant,
+    warm: Duration,
+    length: Duration,
+}
+
+impl Stopwatch {
+    pub fn start(run: Run) -> Result<Stopwatch> {
+        let (warm, length) = (run.warm_up(), run.length);
+        let histogram = Histogram::new_with_bounds(1, 10_000_000_000, 3)?;
+        Ok(Stopwatch { histogram, begin: Instant::now(), warm, length })
+    }
+
+    /// Notes a round trip; whether to go on.
+    #[inline(always)]
+    pub fn note(&mut self, from: Instant, to: Instant) -> ControlFlow<()> {
+        let since = to.duration_since(self.begin);
+        if since > self.warm {
+            self.histogram.saturating_record(to.duration_since(from).as_nanos() as u64);
+        }
+        if since > self.warm + self.length {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    pub fn stop(self) -> Saw {
+        let all = self.histogram;
+        Saw::Trips(Trips {
+            count: all.len(),
+            mean: all.mean(),
+            min: all.min(),
+            p50: all.value_at_quantile(0.5),
+            p90: all.value_at_quantile(0.9),
+            p99: all.value_at_quantile(0.99),
+            p999: all.value_at_quantile(0.999),
+            max: all.max(),
+        })
+    }
+}
+
+/// Counts what arrives, in slices of time, after a warm-up.
+pub struct Meter {
+    received: Received,
+    warm: Duration,
+    slice: Duration,
+    every: u64,
+    next_look: u64,
+    /// When counting began, and at what count.
+    begin: Option<(Instant, u64)>,
+    slice_begin: (Instant, u64),
+    last: (Instant, u64),
+}
+
+impl Meter {
+    /// `words` in a message, which says how often to look at the clock.
+    pub fn start(run: Run, words: usize) -> Meter {
+        let now = Instant::now();
+        let every = (512 / words as u64).max(1);
+        Meter {
+            received: Received::default(),
+            warm: run.warm_up(),
+            slice: (run.length / 20).max(Duration::from_millis(5)),
+            every,
+            next_look: every,
+            begin: None,
+            slice_begin: (now, 0),
+            last: (now, 0),
+        }
+    }
+
+    #[inline(always)]
+    pub fn count(&mut self) {
+        self.received.all += 1;
+        if self.received.all >= self.next_look {
+            self.look();
+        }
+    }
+
+    #[inline(never)]
+    fn look(&mut self) {
+        let (now, all) = (Instant::now(), self.received.all);
+        self.next_look = all + self.every;
+        self.last = (now, all);
+        let since = now.duration_since(self.slice_begin.0);
+        match self.begin {
+            None if since < self.warm => {}
+            None => {
+                self.begin = Some((now, all));
+                self.slice_begin = (now, all);
+            }
+            Some(_) if since < self.slice => {}
+            Some(_) => {
+                let messages = (all - self.slice_begin.1) as f64;
+                self.received.slices.push(messages / since.as_secs_f64());
+                self.slice_begin = (now, all);
+            }
+        }
+    }
+
+    pub fn lost(&mut self, messages: u64) {
+        self.received.lost += messages;
+    }
+
+    pub fn stop(mut self) -> Saw {
+        // One of several consumers may have got nothing.
+        if let Some((begin, before)) = self.begin {
+            self.received.messages = self.last.1 - before;
+            self.received.seconds = self.last.0.duration_since(begin).as_secs_f64();
+        }
+        self.received.slices.sort_by(f64::total_cmp);
+        Saw::Received(self.received)
+    }
+}
+
+/// How a side of a round trip waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Polling,
+    Blocking,
+    /// Blocking, after a pause.
+    Paused,
+}
+
+#[inline(always)]
+fn send<const W: usize>(tx: &mut impl Tx<W>, head: u64, wait: Wait, idle: &mut Idle) {
+    if wait == Wait::Polling {
+        idle.until(|| tx.try_send(head).then_some(()));
+    } else {
+        tx.send(head);
+    }
+}
+
+#[inline(always)]
+fn recv<const W: usize>(rx: &mut impl Rx<W>, wait: Wait, idle: &mut Idle) -> u64 {
+    if wait == Wait::Polling { idle.until(|| rx.try_recv()) } else { rx.recv() }
+}
+
+/// Round trips over two channels.
+pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait) -> Result<Trips> {
+    let blocking = wait != Wait::Polling;
+    let shape = Shape { producers: 1, consumers: 1, blocking, capacity: capacity(W) };
+    let there = C::make(&format!("{}-there", run.name), shape)?;
+    let back = C::make(&format!("{}-back", run.name), shape)?;
+    let client = |board: &Board| {
+        let (mut tx, mut rx) = (there.tx()?, back.rx()?);
+        board.meet(2);
+        rx.settle();
+        board.meet(4);
+        let mut idle = Idle::new(false);
+        let mut watch = Stopwatch::start(run)?;
+        for number in 0.. {
+            if wait == Wait::Paused {
+                let until = Instant::now() + PAUSE;
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+            }
+            let from = Instant::now();
+            send(&mut tx, number, wait, &mut idle);
+            let answer = recv(&mut rx, wait, &mut idle);
+            let to = Instant::now();
+            assert_eq!(answer, number, "another message came back");
+            if watch.note(from, to).is_break() {
+                break;
+            }
+        }
+        send(&mut tx, STOP, wait, &mut idle);
+        // Nobody leaves while the other still uses the system.
+        recv(&mut rx, wait, &mut idle);
+        Ok(watch.stop())
+    };
+    let server = |board: &Board| {
+        let (mut tx, mut rx) = (back.tx()?, there.rx()?);
+        board.meet(2);
+        rx.settle();
+        board.meet(4);
+        let mut idle = Idle::new(false);
+        loop {
+            let number = recv(&mut rx, wait, &mut idle);
+            send(&mut tx, number, wait, &mut idle);
+            if number == STOP {
+                return Ok(Saw::Nothing);
+            }
+        }
+    };
+    let sides = vec![
+        Side { cpu: run.cpu(0, 1, 1), work: Box::new(client) },
+        Side { cpu: run.cpu(1, 1, 1), work: Box::new(server) },
+    ];
+    let saw = roles::run(about.place, sides, run.patience())?;
+    saw.iter()
+        .find_map(|saw| if let Saw::Trips(trips) = saw { Some(*trips) } else { None })
+        .ok_or_else(|| "no round trips".into())
+}
+
+/// A consumer's knowledge of what must come next.
+pub struct Order {
+    next: Vec<u64>,
+    delivery: Delivery,
+    consumers: usize,
+}
+
+impl Order {
+    pub fn new(producers: usize, consumers: usize, delivery: Delivery) -> Order {
+        Order { next: vec![0; producers], delivery, consumers }
+    }
+
+    /// Checks a head against those before; how many were lost just before it.
+    #[inline(always)]
+    pub fn check(&mut self, head: u64) -> u64 {
+        let (producer, count) = ((head >> COUNT_BITS) as usize, head & ((1 << COUNT_BITS) - 1));
+        let next = &mut self.next[producer];
+        // One of several consumers gets a part of each producer's messages.
+        let all = self.delivery == Delivery::Broadcast
+            || self.delivery == Delivery::Once && self.consumers == 1;
+        assert!(
+            if all { count == *next } else { count >= *next },
+            "message {count} of producer {producer} came where {next} was due"
+        );
+        let skipped = count - *next;
+        *next = count + 1;
+        if self.delivery == Delivery::Lossy && self.consumers == 1 { skipped } else { 0 }
+    }
+}
+
+/// A stream, of single messages or batches, between any number of sides.
+pub fn stream<C: Channel<W>, const W: usize>(
+    about: &About,
+    run: Run,
+    (producers, consumers): (usize, usize),
+    batches: bool,
+) -> Result<Received> {
+    let blocking = about.streams_block;
+    let shape = Shape { producers, consumers, blocking, capacity: capacity(W) };
+    let channel = C::make(run.name, shape)?;
+    let channel = &channel;
+    let all = producers + consumers;
+    let crowded = run.cpus.len() < all;
+    let length = run.warm_up() + run.length;
+    let produce = move |producer: usize| {
+        move |board: &Board| {
+            let mut tx = channel.tx()?;
+            board.meet(all);
+            board.meet(2 * all);
+            let end = Instant::now() + length;
+            let mut idle = Idle::new(crowded);
+            let mut sent = 0;
+            let burst = if batches { BATCH.min(capacity(W) / 2) } else { (512 / W).max(1) } as u64;
+            while Instant::now() < end {
+                let heads = head(producer, sent)..head(producer, sent + burst);
+                if batches {
+                    tx.send_batch(heads);
+                } else {
+                    for head in heads {
+                        idle.until(|| tx.try_send(head).then_some(()));
+                    }
+                }
+                sent += burst;
+            }
+            board.total.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
+            if board.finish(producers) {
+                for _ in 0..consumers {
+                    idle.until(|| tx.try_send(STOP).then_some(()));
+                }
+            }
+            // Ends that must outlive their messages leave last.
+            board.meet(3 * all);
+            Ok(Saw::Sent(sent))
+        }
+    };
+    let consume = move |board: &Board| {
+        let mut rx = channel.rx()?;
+        board.meet(all);
+        rx.settle();
+        board.meet(2 * all);
+        let mut idle = Idle::new(crowded);
+        let mut order = Order::new(producers, consumers, about.delivery);
+        let mut meter = Meter::start(run, W);
+        let mut stopped = false;
+        while !stopped {
+            let mut each = |head| match head {
+                STOP => stopped = true,
+                head => {
+                    let lost = order.check(head);
+                    meter.lost(lost);
+                    meter.count();
+                }
+            };
+            if batches {
+                rx.recv_batch(&mut each);
+            } else {
+                each(idle.until(|| rx.try_recv()));
+            }
+        }
+        board.meet(3 * all);
+        Ok(meter.stop())
+    };
+    let mut sides: Vec<Side> = Vec::new();
+    for side in 0..producers {
+        sides
+            .push(Side { cpu: run.cpu(side, producers, consumers), work: Box::new(produce(side)) });
+    }
+    for side in producers..producers + consumers {
+        sides.push(Side { cpu: run.cpu(side, producers, consumers), work: Box::new(consume) });
+    }
+    let saw = roles::run(about.place, sides, run.patience())?;
+    total(about, &saw, consumers)
+}
+
+/// Adds up what the consumers saw, and compares it with what was sent.
+pub fn total(about: &About, saw: &[Saw], consumers: usize) -> Result<Received> {
+    let mut sent = 0;
+    let mut all = Received::default();
+    for saw in saw {
+        match saw {
+            Saw::Sent(messages) => sent += messages,
+            Saw::Received(part) => {
+                all.all += part.all;
+                all.messages += part.messages;
+                all.seconds = all.seconds.max(part.seconds);
+                all.slices.extend(&part.slices);
+            }
+            _ => {}
+        }
+    }
+    // With several consumers: what one of them gets in a slice, times their
+    // number. (All of a broadcast's consumers get the same messages.)
+    if about.delivery == Delivery::Broadcast {
+        all.all /= consumers as u64;
+        all.messages /= consumers as u64;
+    } else {
+        all.slices.iter_mut().for_each(|rate| *rate *= consumers as f64);
+    }
+    all.slices.sort_by(f64::total_cmp);
+    if all.seconds == 0.0 {
+        return Err("nothing arrived after the warm-up".into());
+    }
+    match about.delivery {
+        Delivery::Lossy => all.lost = sent - all.all,
+        _ if all.all == sent => {}
+        _ => return Err(format!("{sent} messages sent, {} received", all.all).into()),
+    }
+    Ok(all)
+}
+
+/// Everything about where a system's sides run.
+pub fn place_name(place: Place) -> &'static str {
+    match place {
+        Place::Threads => "threads",
+        Place::Processes => "processes",
+    }
+}

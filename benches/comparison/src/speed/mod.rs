@@ -1,0 +1,298 @@
+//! `speed`: every system through every measurement that it can do, cell by
+//! cell, with a floor measured between any two cells.
+
+mod channel;
+mod chart;
+mod floors;
+mod measure;
+mod report;
+mod roles;
+mod systems;
+
+use crate::{Result, versions};
+use channel::{About, Delivery, Kind, Origin, System};
+use measure::{Run, Wait};
+use roles::{Received, Trips};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Measured seconds per cell
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Only systems whose name contains this (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only these measurements (may be repeated)
+    #[arg(long, value_enum)]
+    kind: Vec<Kind>,
+    /// The processors to use: two, or one for each side of the largest cell
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    pin: Vec<usize>,
+    /// Measures a cell again if the floor moved meanwhile, this often at most
+    #[arg(long, default_value_t = 1)]
+    retries: usize,
+    /// Writes everything that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws a chart to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// How far the floor may move, as a part of itself.
+const MOVED: f64 = 0.2;
+
+/// What is measured in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Task {
+    kind: Kind,
+    bytes: usize,
+    producers: usize,
+    consumers: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    Trips(Trips),
+    Stream(Received),
+    Failed(String),
+}
+
+/// One cell of the tables.
+#[derive(Clone, Serialize)]
+struct Cell {
+    system: &'static str,
+    task: Task,
+    outcome: Outcome,
+    /// The floors just before and after: a cache line there and back, in
+    /// nanoseconds.
+    floor: [u64; 2],
+    /// The floor was not what it was for most of the run.
+    dropped: bool,
+}
+
+/// A floor by its name.
+#[derive(Serialize)]
+struct Floor {
+    name: &'static str,
+    outcome: Outcome,
+}
+
+/// Everything.
+#[derive(Serialize)]
+struct Findings {
+    machine: Vec<(&'static str, String)>,
+    seconds: f64,
+    pin: Vec<usize>,
+    clock_ns: f64,
+    /// The median of all floors between the cells.
+    floor_ns: u64,
+    floors: Vec<Floor>,
+    cells: Vec<Cell>,
+}
+
+/// A system without its type.
+struct Entry {
+    about: About,
+    run: fn(&About, Run, Task) -> Result<Outcome>,
+}
+
+fn entry<S: System>() -> Entry {
+    Entry { about: S::ABOUT, run: measure_system::<S> }
+}
+
+fn entries() -> Vec<Entry> {
+    use systems::*;
+    vec![
+        entry::<sketch::Copy>(),
+        entry::<sketch::OneToOne>(),
+        entry::<sketch::ManyToMany>(),
+        entry::<slipring::TypedPipe>(),
+        entry::<slipring::BytePipe>(),
+        entry::<slipring::TheQueue>(),
+        entry::<shaq::Spsc>(),
+        entry::<shaq::Mpmc>(),
+        entry::<ringfire::Spmc>(),
+        entry::<ringfire::Mpmc>(),
+        entry::<shmem_ipc::ShmemIpc>(),
+        entry::<iceoryx2::Iceoryx2>(),
+        entry::<cloudtoid::Cloudtoid>(),
+        entry::<ipc_channel::IpcChannel>(),
+        entry::<kernel::Pipe>(),
+        entry::<kernel::UnixSocket>(),
+        entry::<in_process::Rtrb>(),
+        entry::<in_process::Crossbeam>(),
+        entry::<in_process::Disruptor>(),
+    ]
+}
+
+/// Everything that can be asked of a system.
+fn tasks(about: &About) -> Vec<Task> {
+    let mut all = Vec::new();
+    for &kind in about.kinds {
+        let (sizes, sides): (&[usize], &[(usize, usize)]) = match kind {
+            Kind::Trip | Kind::TripBlocking => (&[8, 64], &[(1, 1)]),
+            Kind::Wake => (&[8], &[(1, 1)]),
+            // The floor of a copy is one of copies, not of handshakes.
+            Kind::Stream if about.name.starts_with("floor") => (&[1 << 10, 1 << 16], &[(1, 1)]),
+            Kind::Stream => (&[8, 64, 1 << 10, 1 << 16], &[(1, 1)]),
+            Kind::Batch => (&[8, 64, 1 << 10], &[(1, 1)]),
+            Kind::Many => (&[8, 64], &[(2, 2), (2, 1), (1, 2)]),
+        };
+        for &bytes in sizes {
+            for &(producers, consumers) in sides {
+                if producers <= about.most.0 && consumers <= about.most.1 {
+                    all.push(Task { kind, bytes, producers, consumers });
+                }
+            }
+        }
+    }
+    all
+}
+
+fn measure_system<S: System>(about: &About, run: Run, task: Task) -> Result<Outcome> {
+    match task.bytes {
+        8 => measure_size::<S, 1>(about, run, task),
+        64 => measure_size::<S, 8>(about, run, task),
+        0x400 => measure_size::<S, 128>(about, run, task),
+        0x10000 => measure_size::<S, 8192>(about, run, task),
+        other => Err(format!("no messages of {other} bytes").into()),
+    }
+}
+
+fn measure_size<S: System, const W: usize>(about: &About, run: Run, task: Task) -> Result<Outcome> {
+    let trips = |wait| measure::trips::<S::Channel<W>, W>(about, run, wait).map(Outcome::Trips);
+    let stream = |batches| {
+        let sides = (task.producers, task.consumers);
+        measure::stream::<S::Channel<W>, W>(about, run, sides, batches).map(Outcome::Stream)
+    };
+    match task.kind {
+        Kind::Trip => trips(Wait::Polling),
+        Kind::TripBlocking => trips(Wait::Blocking),
+        Kind::Wake => trips(Wait::Paused),
+        Kind::Stream | Kind::Many => stream(false),
+        Kind::Batch => stream(true),
+    }
+}
+
+/// The system's version, as far as it has one.
+fn version(about: &About) -> String {
+    match about.origin {
+        Origin::Crate(name) => versions::of_crate(name),
+        Origin::Kernel => "the kernel's".into(),
+        Origin::Here => "part of this program".into(),
+    }
+}
+
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    if options.pin.len() < 2 {
+        return Err("--pin wants two processors at least".into());
+    }
+    let length = Duration::try_from_secs_f64(options.seconds)?;
+    let chosen = |name: &str| {
+        let name = name.to_lowercase();
+        options.only.is_empty()
+            || options.only.iter().any(|part| name.contains(&part.to_lowercase()))
+    };
+    let floors = measure_floors(options, length)?;
+    let mut cells: Vec<Cell> = Vec::new();
+    let mut before = quick_floor(options)?;
+    for entry in entries().iter().filter(|entry| chosen(entry.about.name)) {
+        for task in tasks(&entry.about) {
+            if !options.kind.is_empty() && !options.kind.contains(&task.kind) {
+                continue;
+            }
+            for attempt in 0..=options.retries {
+                let number = cells.len();
+                let name = format!("slipring-compare-{}-{number}-{attempt}", std::process::id());
+                let run = Run { name: &name, length, cpus: &options.pin };
+                let outcome = (entry.run)(&entry.about, run, task)
+                    .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+                let after = quick_floor(options)?;
+                let cell = Cell {
+                    system: entry.about.name,
+                    task,
+                    outcome,
+                    floor: [before, after],
+                    dropped: false,
+                };
+                before = after;
+                say(&report::line(&cell));
+                let [first, last] = cell.floor.map(|floor| floor as f64);
+                let moved = (first - last).abs() > MOVED * first.min(last);
+                if !moved || attempt == options.retries {
+                    cells.push(cell);
+                    break;
+                }
+                say("  the floor moved: again");
+            }
+        }
+    }
+    let floor_ns = judge(&mut cells);
+    let findings = Findings {
+        machine: versions::of_machine(),
+        seconds: options.seconds,
+        pin: options.pin.clone(),
+        clock_ns: floors::clock(),
+        floor_ns,
+        floors,
+        cells,
+    };
+    print!("{}", report::tables(&findings, &entries()));
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_string_pretty(&findings)?)?;
+    }
+    if let Some(path) = &options.svg {
+        chart::draw(&findings, &entries(), path)?;
+    }
+    let failed = findings.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Failed(_)));
+    match failed.count() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} cells failed").into()),
+    }
+}
+
+/// The floors that are tables of their own.
+fn measure_floors(options: &Options, length: Duration) -> Result<Vec<Floor>> {
+    let run = Run { name: "floor", length, cpus: &options.pin };
+    let mut all = Vec::new();
+    let mut add = |name, trips: Result<Trips>| -> Result<()> {
+        let trips = trips?;
+        say(&format!("{name}: {} ns", trips.p50));
+        all.push(Floor { name, outcome: Outcome::Trips(trips) });
+        Ok(())
+    };
+    add("cache line there and back", floors::line(run, false))?;
+    add("cache line there and back, spinning with pause", floors::line(run, true))?;
+    add("futex wake there and back", floors::futex(run, Duration::ZERO))?;
+    add("futex wake there and back, after a pause", floors::futex(run, measure::PAUSE))?;
+    Ok(all)
+}
+
+/// The floor between two cells.
+fn quick_floor(options: &Options) -> Result<u64> {
+    let length = Duration::from_secs_f64((options.seconds / 10.0).clamp(0.01, 0.1));
+    let run = Run { name: "floor", length, cpus: &options.pin };
+    Ok(floors::line(run, false)?.p50)
+}
+
+/// Marks the cells beside a floor that is not the run's; that one.
+fn judge(cells: &mut [Cell]) -> u64 {
+    let mut all: Vec<u64> = cells.iter().flat_map(|cell| cell.floor).collect();
+    all.sort_unstable();
+    let Some(&median) = all.get(all.len() / 2) else { return 0 };
+    for cell in cells {
+        let off = |floor: u64| (floor as f64 - median as f64).abs() > MOVED * median as f64;
+        cell.dropped = cell.floor.into_iter().any(off);
+    }
+    median
+}

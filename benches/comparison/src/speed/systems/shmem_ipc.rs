@@ -1,0 +1,150 @@
+//! shmem-ipc's ring between processes that need not trust each other.
+
+use crate::Result;
+use crate::speed::channel::{
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
+    fill_raw, said,
+};
+use shmem_ipc::sharedring::{Receiver, Sender};
+use std::fs::File;
+use std::ops::Range;
+
+pub struct ShmemIpc;
+
+/// The descriptors that the two sides share.
+pub struct Ring {
+    capacity: usize,
+    memory: File,
+    empty: File,
+    full: File,
+}
+
+pub struct ShmemTx<const W: usize>(Sender<[u64; W]>, Vec<[u64; W]>);
+pub struct ShmemRx<const W: usize>(Receiver<[u64; W]>);
+
+impl System for ShmemIpc {
+    const ABOUT: About = About {
+        name: "shmem-ipc",
+        origin: Origin::Crate("shmem-ipc"),
+        place: Place::Processes,
+        delivery: Delivery::Once,
+        kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch],
+        streams_block: false,
+        most: (1, 1),
+        note: "sharedring, in place by send_raw and receive_raw, one message a call (batches: up \
+               to 64), which signal an eventfd whenever the ring was empty or full; blocking by \
+               block_until_readable; the descriptors are inherited",
+    };
+    type Channel<const W: usize> = Ring;
+}
+
+impl<const W: usize> Channel<W> for Ring {
+    type Tx = ShmemTx<W>;
+    type Rx = ShmemRx<W>;
+
+    fn make(_: &str, shape: Shape) -> Result<Self> {
+        let ring = Sender::<[u64; W]>::new(shape.capacity).or_else(said)?;
+        Ok(Ring {
+            capacity: shape.capacity,
+            memory: ring.memfd().as_file().try_clone()?,
+            empty: ring.empty_signal().try_clone()?,
+            full: ring.full_signal().try_clone()?,
+        })
+    }
+
+    fn tx(&self) -> Result<ShmemTx<W>> {
+        let (memory, empty, full) = self.descriptors()?;
+        let sender = Sender::open(self.capacity, memory, empty, full).or_else(said)?;
+        Ok(ShmemTx(sender, Vec::with_capacity(BATCH)))
+    }
+
+    fn rx(&self) -> Result<ShmemRx<W>> {
+        let (memory, empty, full) = self.descriptors()?;
+        Ok(ShmemRx(Receiver::open(self.capacity, memory, empty, full).or_else(said)?))
+    }
+}
+
+impl Ring {
+    fn descriptors(&self) -> Result<(File, File, File)> {
+        Ok((self.memory.try_clone()?, self.empty.try_clone()?, self.full.try_clone()?))
+    }
+}
+
+impl<const W: usize> Tx<W> for ShmemTx<W> {
+    #[inline]
+    fn try_send(&mut self, head: u64) -> bool {
+        let mut sent = false;
+        let send = |room: *mut [u64; W], count: usize| {
+            if count == 0 {
+                return 0;
+            }
+            // SAFETY: room for `count` messages, which is the sender's.
+            unsafe { fill_raw::<W>(room, head) };
+            sent = true;
+            1
+        };
+        self.0.send_raw(send).unwrap();
+        sent
+    }
+
+    #[inline]
+    fn send(&mut self, head: u64) {
+        self.0.block_until_writable().unwrap();
+        assert!(self.try_send(head));
+    }
+
+    fn send_batch(&mut self, heads: Range<u64>) {
+        let ShmemTx(sender, batch) = self;
+        fill_batch(batch, heads);
+        let mut rest = &batch[..];
+        while !rest.is_empty() {
+            let mut sent = 0;
+            let send = |room: *mut [u64; W], count: usize| {
+                sent = count.min(rest.len());
+                // SAFETY: room for `count` messages, which is the sender's.
+                unsafe { rest.as_ptr().copy_to_nonoverlapping(room, sent) };
+                sent
+            };
+            sender.send_raw(send).unwrap();
+            rest = &rest[sent..];
+        }
+    }
+}
+
+/// Receives up to `limit` messages, as many as lie together.
+#[inline(always)]
+fn receive<const W: usize>(
+    receiver: &mut Receiver<[u64; W]>,
+    limit: usize,
+    mut each: impl FnMut(u64),
+) {
+    let receive = |messages: *const [u64; W], count: usize| {
+        let count = count.min(limit);
+        for i in 0..count {
+            // SAFETY: one of `count` messages, which are the receiver's until it
+            // has returned. (That nobody scribbles over them is known here.)
+            each(check(unsafe { &*messages.add(i) }));
+        }
+        count
+    };
+    receiver.receive_raw(receive).unwrap();
+}
+
+impl<const W: usize> Rx<W> for ShmemRx<W> {
+    #[inline]
+    fn try_recv(&mut self) -> Option<u64> {
+        let mut found = None;
+        receive(&mut self.0, 1, |head| found = Some(head));
+        found
+    }
+
+    #[inline]
+    fn recv(&mut self) -> u64 {
+        self.0.block_until_readable().unwrap();
+        self.try_recv().expect("nothing to read")
+    }
+
+    fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
+        receive(&mut self.0, BATCH, each);
+    }
+}
