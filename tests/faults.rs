@@ -106,7 +106,9 @@ fn fail_each_call(case: &Case) -> String {
             Outcome::NoSuchCall => break,
         }
     }
-    assert!(faults > 0, "{}: nothing to fail", case.name);
+    // There a wake-up is no system call.
+    let may_make_none = cfg!(feature = "portable-wait");
+    assert!(faults > 0 || may_make_none, "{}: nothing to fail", case.name);
     format!("{} calls, {faults} faults, {coped} coped with, {calls:?}", place.0)
 }
 
