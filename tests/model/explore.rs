@@ -57,7 +57,7 @@ fn fingerprint(world: &World) -> u128 {
 }
 
 /// Visits every state, or all up to the first violation.
-pub fn explore(model: &Model) -> Outcome {
+pub fn explore(model: &Model, mut visit: impl FnMut(&World)) -> Outcome {
     let mut seen = HashSet::<u128, BuildHasherDefault<AsItIs>>::default();
     // By each state's turn: the turn of the one before it, and how it came about.
     let mut origin: Vec<(u32, Action)> = vec![(0, Action::Die(u8::MAX))];
@@ -71,6 +71,7 @@ pub fn explore(model: &Model) -> Outcome {
         if turn == level_ends {
             (depth, level_ends) = (depth + 1, origin.len());
         }
+        visit(&world);
         model.actions(&world, &mut actions);
         for &action in &actions {
             let mut next = world;
