@@ -74,7 +74,7 @@ impl Mirror {
     /// A position as `src/position.rs` packs it.
     fn position(&self, at: i8) -> u64 {
         let index_bits = u64::BITS - (self.slots - 1).leading_zeros();
-        (at as u64 / self.slots) << index_bits | at as u64 % self.slots
+        ((at as u64 / self.slots) << index_bits) | (at as u64 % self.slots)
     }
 
     /// The shared memory of the world, as the ring would have it.
