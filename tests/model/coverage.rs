@@ -114,7 +114,10 @@ impl Coverage {
                 match old.pc {
                     ClaimHint => see(StaleTail, after.tail < before.tail),
                     TakeHint => see(StaleHead, after.head < before.head),
-                    Commit => see(Abandoned, after.words.iter().any(|w| w.state == State::Poison)),
+                    Commit => {
+                        let word = after.words[model.slot(old.at)];
+                        see(Abandoned, word.state == State::Poison);
+                    }
                     AdoptCas if !changed => see(LostAnOrphan, true),
                     AdoptCas => {
                         let met = model.slot(before.resolved) == usize::from(old.index);

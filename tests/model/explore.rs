@@ -11,8 +11,6 @@ pub struct Outcome {
     pub states: usize,
     /// Steps of the longest shortest way to a state.
     pub depth: usize,
-    /// Whether these were all states.
-    pub complete: bool,
     pub coverage: Coverage,
     pub flaw: Option<Flaw>,
 }
@@ -58,8 +56,8 @@ fn fingerprint(world: &World) -> u128 {
     u128::from(a) << 64 | u128::from(b)
 }
 
-/// Visits at most so many states.
-pub fn explore(model: &Model, most: usize) -> Outcome {
+/// Visits every state, or all up to the first violation.
+pub fn explore(model: &Model, mut visit: impl FnMut(&World)) -> Outcome {
     let mut seen = HashSet::<u128, BuildHasherDefault<AsItIs>>::default();
     // By each state's turn: the turn of the one before it, and how it came about.
     let mut origin: Vec<(u32, Action)> = vec![(0, Action::Die(u8::MAX))];
@@ -73,6 +71,7 @@ pub fn explore(model: &Model, most: usize) -> Outcome {
         if turn == level_ends {
             (depth, level_ends) = (depth + 1, origin.len());
         }
+        visit(&world);
         model.actions(&world, &mut actions);
         for &action in &actions {
             let mut next = world;
@@ -95,12 +94,8 @@ pub fn explore(model: &Model, most: usize) -> Outcome {
             }
         }
         turn += 1;
-        if origin.len() >= most {
-            break;
-        }
     }
-    let complete = flaw.is_none() && waiting.is_empty();
-    Outcome { states: seen.len(), depth, complete, coverage, flaw }
+    Outcome { states: seen.len(), depth, coverage, flaw }
 }
 
 fn way(origin: &[(u32, Action)], mut turn: usize, last: Action) -> Vec<Action> {

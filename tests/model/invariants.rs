@@ -113,9 +113,9 @@ impl Model {
     }
 
     /// If all others stop for ever, holding nothing, each consumer alone can
-    /// recover the dead and receive every message. (From a state where somebody
-    /// holds a slot or a lock, those where that is given back are not far, and
-    /// `finish_alone` says that it will be.)
+    /// recover the dead and receive every message, and then each producer alone
+    /// can send. (From a state where somebody holds a slot or a lock, those where
+    /// that is given back are not far, and `finish_alone` says that it will be.)
     fn drain(&self, world: &World) -> Result<(), (Violation, Option<usize>)> {
         let threads = &world.threads[..self.threads()];
         if threads.iter().any(|o| o.holds_slot() || o.holds_lock()) {
@@ -164,6 +164,27 @@ impl Model {
         let free = world.words[..self.scenario.slots].iter().all(|word| word.state == Free);
         if world.resolved != world.claimed || !free {
             return Err(Violation::NeverDrained);
+        }
+        self.send_alone(&world)
+    }
+
+    /// Any producer that is left can send into the empty ring.
+    fn send_alone(&self, world: &World) -> Result<(), Violation> {
+        for t in 0..self.threads() {
+            let Thread { alive, owner, sent, .. } = world.threads[t];
+            if !alive || owner == 0 || sent == self.role(t).claims() {
+                continue;
+            }
+            // What it was at may end in vain, the next attempt must not.
+            let mut after = *world;
+            self.finish_alone(&mut after, t)?;
+            if after.claimed == world.claimed {
+                self.step(&mut after, t)?;
+                self.finish_alone(&mut after, t)?;
+            }
+            if after.claimed == world.claimed {
+                return Err(Violation::NeverSends);
+            }
         }
         Ok(())
     }

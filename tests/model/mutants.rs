@@ -16,6 +16,8 @@ pub enum Mutant {
     /// FULL is stored before the message.
     CommitBeforeThePayload,
     TailHintLeads,
+    /// A ring is taken for full when the tail's hint is a lap ahead of the head's.
+    FullByTheHints,
     /// A producer waits at POISON for a consumer that skips it.
     ProducerSpinsAtPoison,
 
@@ -78,12 +80,13 @@ pub enum Mutant {
 use Mutant::*;
 
 /// Each mutant, a scenario in which it is caught, and what catches it there.
-pub const CAUGHT: [(Mutant, Scenario, Violation); 36] = [
+pub const CAUGHT: [(Mutant, Scenario, Violation); 37] = [
     (ClaimNamesNobody, PAIR, NeverDrained),
     (ClaimWithoutCas, WRITERS, ClaimedOutOfOrder),
     (ClaimOverAReader, PAIR, MovedFromTheLiving),
     (CommitBeforeThePayload, PAIR, Torn),
     (Mutant::TailHintLeads, PAIR, Violation::TailHintLeads),
+    (FullByTheHints, PAIR, NeverSends),
     (ProducerSpinsAtPoison, WRITERS, NeverEnds),
     (TakeWithoutCas, READERS, ResolvedOutOfOrder),
     (ConsumerWalksPastWriting, TWO_SLOTS, ResolvedOutOfOrder),
@@ -94,7 +97,7 @@ pub const CAUGHT: [(Mutant, Scenario, Violation); 36] = [
     (TakeBlindToLaps, READERS, ResolvedOutOfOrder),
     (Mutant::HeadHintLeads, BEHIND, Violation::HeadHintLeads),
     (EmptyByTheHints, STALE_TAIL, NeverDelivered),
-    (GallopOvershoots, TWO_SLOTS, ResolvedOutOfOrder),
+    (GallopOvershoots, TWO_SLOTS, ClaimedOutOfOrder),
     (AdoptWithoutCas, ADOPTERS, NamesTheWrongOne),
     (SearchRecordsALaterEpoch, BEHIND, NeverDelivered),
     (OneOrphanFlagForAll, ADOPTERS, NeverDelivered),

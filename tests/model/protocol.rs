@@ -38,10 +38,11 @@ pub enum Violation {
     NeverEnds,
     NeverDelivered,
     NeverDrained,
+    NeverSends,
 }
 
 impl Violation {
-    pub const ALL: [Violation; 17] = [
+    pub const ALL: [Violation; 18] = [
         Violation::MovedFromTheLiving,
         Violation::NamesTheWrongOne,
         Violation::LivingWithoutLease,
@@ -59,6 +60,7 @@ impl Violation {
         Violation::NeverEnds,
         Violation::NeverDelivered,
         Violation::NeverDrained,
+        Violation::NeverSends,
     ];
 }
 
@@ -116,11 +118,11 @@ impl Model {
         world
     }
 
-    pub(crate) fn has(&self, mutant: Mutant) -> bool {
+    pub fn has(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 
-    pub(crate) fn mutant(&self) -> Option<Mutant> {
+    pub fn mutant(&self) -> Option<Mutant> {
         self.mutant
     }
 
@@ -136,7 +138,7 @@ impl Model {
         self.homes[t]
     }
 
-    pub(crate) fn is_consumer(&self, t: usize) -> bool {
+    pub fn is_consumer(&self, t: usize) -> bool {
         self.roles[t] == Role::Consumer
     }
 
@@ -145,20 +147,20 @@ impl Model {
         self.messages[t] + thread.sent
     }
 
-    pub(crate) fn slots(&self) -> i8 {
+    pub fn slots(&self) -> i8 {
         self.scenario.slots as i8
     }
 
-    pub(crate) fn slot(&self, at: i8) -> usize {
+    pub fn slot(&self, at: i8) -> usize {
         (at as u8 % self.scenario.slots as u8).into()
     }
 
-    pub(crate) fn lap(&self, at: i8) -> i8 {
+    pub fn lap(&self, at: i8) -> i8 {
         (at as u8 / self.scenario.slots as u8) as i8
     }
 
     /// The word by which the thread holds its slot.
-    pub(crate) fn held(&self, t: usize, thread: &Thread) -> Word {
+    pub fn held(&self, t: usize, thread: &Thread) -> Word {
         let (state, owner) = match self.roles[t] {
             Role::Consumer => (Reading, thread.owner),
             _ if self.has(Mutant::ClaimNamesNobody) => (Writing, 0),
@@ -238,7 +240,7 @@ impl Model {
     }
 
     /// To the next operation; all private memory of this one is forgotten.
-    pub(crate) fn finish(&self, t: usize, me: &mut Thread) {
+    pub fn finish(&self, t: usize, me: &mut Thread) {
         let over = !self.is_consumer(t) && me.sent == self.role(t).claims();
         let pc = match self.role(t) {
             Role::Leaver(_) if over => LeaveVacate,
@@ -255,7 +257,7 @@ impl Model {
     }
 
     /// A compare-and-swap; `blind` stores whatever is there.
-    pub(crate) fn cas(&self, slot: &mut Word, from: Word, to: Word, blind: Mutant) -> bool {
+    pub fn cas(&self, slot: &mut Word, from: Word, to: Word, blind: Mutant) -> bool {
         let done = *slot == from || self.has(blind);
         if done {
             *slot = to;
@@ -279,7 +281,14 @@ impl Model {
     fn act(&self, world: &mut World, t: usize, me: &mut Thread) -> Result<(), Violation> {
         let slot = self.slot(me.at);
         match me.pc {
-            Begin if !self.is_consumer(t) => self.look(me, world.tail),
+            Begin if !self.is_consumer(t) => {
+                let full = world.tail - world.head >= self.slots();
+                if self.has(Mutant::FullByTheHints) && full {
+                    self.finish(t, me);
+                } else {
+                    self.look(me, world.tail);
+                }
+            }
             Begin if self.scenario.at_least_once => self.begin_search(world, me),
             Begin | LoadHead => {
                 if self.has(Mutant::EmptyByTheHints) && world.head >= world.tail {

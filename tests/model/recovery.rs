@@ -5,7 +5,7 @@
 //! number is alive is not a step of its own, since only the attempt to lock,
 //! which follows, decides. The order in which a joiner tries the entries is
 //! left open, and so is who looks after the dead and when: any thread between
-//! operations may.
+//! operations may. How the last one out unlinks is not part of this.
 
 use super::mutants::Mutant;
 use super::protocol::Model;
@@ -15,7 +15,7 @@ use State::*;
 
 impl Model {
     /// The process dies: its locks go, its stores stay.
-    pub(crate) fn die(&self, world: &mut World, home: usize) {
+    pub fn die(&self, world: &mut World, home: usize) {
         for t in 0..self.threads() {
             if self.home(t) != home {
                 continue;
@@ -39,14 +39,14 @@ impl Model {
 
     /// Whether another thread of the process has the mutex that keeps the
     /// process's recoveries apart.
-    pub(crate) fn sibling_recovers(&self, world: &World, t: usize) -> bool {
+    pub fn sibling_recovers(&self, world: &World, t: usize) -> bool {
         let sibling = |s: usize| s != t && self.home(s) == self.home(t);
         !self.has(Mutant::NoMutexAmongThreads)
             && (0..self.threads()).any(|s| sibling(s) && world.threads[s].recovers())
     }
 
     /// The word's owner stands in the way: is it dead?
-    pub(crate) fn suspect(&self, word: Word, slot: usize, t: usize, me: &mut Thread) {
+    pub fn suspect(&self, word: Word, slot: usize, t: usize, me: &mut Thread) {
         self.finish(t, me);
         if word.owner == 0 || word.owner == me.owner && !self.has(Mutant::RecoversItself) {
             return;
@@ -58,7 +58,7 @@ impl Model {
     }
 
     /// One step of a recovery, of joining or of leaving.
-    pub(crate) fn recovery(&self, world: &mut World, t: usize, me: &mut Thread) {
+    pub fn recovery(&self, world: &mut World, t: usize, me: &mut Thread) {
         let mine = self.home(t) as u8 + 1;
         let target = usize::from(me.target).wrapping_sub(1);
         match me.pc {
