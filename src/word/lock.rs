@@ -408,7 +408,8 @@ mod tests {
         });
         assert!(none.unwrap().is_none() && Instant::now() >= until);
         assert_eq!(asked[0], (A, false));
-        assert!((2..=4).contains(&asked.len()), "about once a slice: {asked:?}");
+        // Less often on a machine that has no time for this thread.
+        assert!(asked.len() <= 4, "once a slice at most: {asked:?}");
         assert!(asked[1..].iter().all(|&asked| asked == (A, true)));
     }
 

@@ -77,7 +77,7 @@ fn a_long_message_does_not_outlast_the_deadline_of_its_sender() {
     // A receiver that releases at once whatever comes.
     let eager = || outside.word(head).store(outside.word(tail).load(SeqCst), SeqCst);
     // More than a machine moves in the time.
-    let message = vec![0; 1 << 30];
+    let message = vec![0; 64 << 20];
     against(eager, || {
         for _ in 0..10 {
             watch.step(|| "a long message".into());
