@@ -46,6 +46,7 @@ fn a_queue_survives() {
     assert_eq!(number("of_producers") + number("of_consumers"), number("kills"));
     assert!(2 * number("inside_an_operation") >= number("kills"), "{report}");
     assert_eq!(number("recoveries"), number("attached"));
+    assert!(number("recovering") <= number("kills"));
     assert!(number("led") > 0 || report["traced"] == false, "{report}");
     assert_eq!(report["queue"]["sent"], report["queue"]["received"]);
     assert_eq!(report["stall"]["counted"], report["kills"]);

@@ -15,7 +15,6 @@ use super::letter::Letter;
 use super::options::{Sabotage, Side};
 use super::random::Random;
 use crate::Result;
-use slipring::Segment;
 use std::time::Duration;
 
 struct Consumer<'a> {
@@ -32,7 +31,7 @@ struct Consumer<'a> {
 
 /// Consumes until it is told to stop, or killed.
 pub fn run(part: &Part) -> Result<()> {
-    let segment = Segment::open(&part.segment)?;
+    let segment = super::attach(part)?;
     let books = Books::open(&segment, &part.shape)?;
     let clock = Clock::since(part.begun);
     let mut random = Random::new(part.seed);

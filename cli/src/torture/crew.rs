@@ -6,7 +6,7 @@ use super::books::{Books, Clock, Field, Phase};
 use super::options::{Sabotage, Shape, Side};
 use super::random::{Random, mix};
 use super::stalls::Span;
-use super::strike::{self, Led, Reach};
+use super::strike::{self, Goal, Led, Reach};
 use crate::{Result, processes};
 use rustix::fd::OwnedFd;
 use rustix::process::{
@@ -26,6 +26,8 @@ pub enum Manner {
     Seen,
     /// Led there, instruction by instruction.
     Led,
+    /// Led into the recovery of somebody else.
+    Recovering,
     /// After having been stopped for a while.
     Stopped,
     /// To end a wait without end, before an audit.
@@ -48,6 +50,8 @@ pub struct Strikes {
     pub attaching: u64,
     /// Led to their death, instruction by instruction.
     pub led: u64,
+    /// Led to their death in the recovery of somebody else, or soon after.
+    pub recovering: u64,
     /// Killed after having been stopped for a while.
     pub while_stopped: u64,
     pub stops: u64,
@@ -262,32 +266,11 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Kills somebody; whether there was anybody.
-    pub fn strike(&mut self, lead: bool, random: &mut Random) -> Result<bool> {
-        let Some(seat) = self.victim(random)? else { return Ok(false) };
+    /// Kills somebody, perhaps after having led it into an operation.
+    pub fn strike(&mut self, lead: bool, random: &mut Random) -> Result<()> {
+        let Some(seat) = self.victim(random)? else { return Ok(()) };
         let since = self.clock.now();
-        let manner = if !lead {
-            Manner::Blind
-        } else if self.traces && !random.chance(0.1) {
-            let pid = self.pid(seat).map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
-            let side = self.shape.side(seat);
-            let reach = &mut self.reaches[side as usize];
-            match strike::lead(pid, side, self.books.seat(seat), reach, random)? {
-                Led::There => Manner::Led,
-                Led::Nowhere => Manner::Seen,
-                Led::Ended(code) => return Err(self.ended(seat, &format!("status {code}"))),
-            }
-        } else {
-            for _ in 0..8 {
-                if !self.halt(seat)? || self.books.seat(seat).phase()?.is_inside() {
-                    break;
-                }
-                if let Some(pid) = self.pid(seat) {
-                    kill_process(pid, Signal::CONT)?;
-                }
-            }
-            Manner::Seen
-        };
+        let manner = if lead { self.lead(seat, Goal::Operation, random)? } else { Manner::Blind };
         if manner != Manner::Blind {
             self.record.excuses.push((since, self.clock.now()));
         }
@@ -297,7 +280,63 @@ impl<'a> Crew<'a> {
         {
             *until = self.clock.now() + random.below(10_000_000);
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Kills somebody, and then another one while it recovers the first. The
+    /// rest is stopped meanwhile, so that nobody forestalls it, and has to
+    /// recover both.
+    pub fn strike_both(&mut self, random: &mut Random) -> Result<()> {
+        let (Some(first), Some(second)) = (self.victim(random)?, self.victim(random)?) else {
+            return Ok(());
+        };
+        if first == second || !self.traces {
+            return self.strike(true, random);
+        }
+        let since = self.clock.now();
+        let mut halted = Vec::new();
+        for seat in 0..self.members.len() {
+            if seat != first
+                && seat != second
+                && matches!(self.members[seat].condition, Condition::Running)
+                && self.halt(seat)?
+            {
+                halted.push(seat);
+            }
+        }
+        for (seat, goal) in [(first, Goal::Operation), (second, Goal::Recovery)] {
+            let manner = self.lead(seat, goal, random)?;
+            self.kill(seat, manner)?;
+        }
+        for pid in halted.into_iter().filter_map(|seat| self.pid(seat)) {
+            kill_process(pid, Signal::CONT)?;
+        }
+        self.record.excuses.push((since, self.clock.now()));
+        Ok(())
+    }
+
+    /// Leads whoever sits there somewhere, and leaves it there to be killed.
+    fn lead(&mut self, seat: usize, goal: Goal, random: &mut Random) -> Result<Manner> {
+        if !self.traces || goal == Goal::Operation && random.chance(0.1) {
+            for _ in 0..8 {
+                if !self.halt(seat)? || self.books.seat(seat).phase()?.is_inside() {
+                    break;
+                }
+                if let Some(pid) = self.pid(seat) {
+                    kill_process(pid, Signal::CONT)?;
+                }
+            }
+            return Ok(Manner::Seen);
+        }
+        let pid = self.members[seat].child.as_ref().map_or(0, Child::id);
+        let side = self.shape.side(seat);
+        let reach = &mut self.reaches[side as usize];
+        match strike::lead(goal, pid, side, self.books.seat(seat), reach, random)? {
+            Led::There if goal == Goal::Recovery => Ok(Manner::Recovering),
+            Led::There => Ok(Manner::Led),
+            Led::Nowhere => Ok(Manner::Seen),
+            Led::Ended(code) => Err(self.ended(seat, &format!("status {code}"))),
+        }
     }
 
     /// Kills whoever sits there, and enters the death.
@@ -332,6 +371,7 @@ impl<'a> Crew<'a> {
             Phase::Outside | Phase::Paused => {}
         }
         strikes.led += u64::from(manner == Manner::Led);
+        strikes.recovering += u64::from(manner == Manner::Recovering);
         strikes.while_stopped += u64::from(manner == Manner::Stopped);
         strikes.attached += u64::from(ready != 0);
         self.record.kills.push(killed);

@@ -27,8 +27,11 @@ mod strike;
 pub use options::Options;
 
 use crate::Result;
+use crate::processes::PATIENCE;
 use options::{Sabotage, Shape, Side};
 use serde::{Deserialize, Serialize};
+use slipring::{Error, Segment};
+use std::time::{Duration, Instant};
 
 /// What a producer or consumer is told when it starts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +44,20 @@ pub struct Part {
     /// When the books' clock was begun.
     begun: u64,
     sabotage: Option<Sabotage>,
+}
+
+/// Attaches. While the only entry left is that of a dead one whom somebody else
+/// recovers, there is none to be had.
+fn attach(part: &Part) -> Result<Segment> {
+    let start = Instant::now();
+    loop {
+        match Segment::open(&part.segment) {
+            Err(Error::ParticipantsFull { .. }) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
 /// Plays the part, until told to stop, or killed.

@@ -245,8 +245,10 @@ impl fmt::Display for Outcome {
         )?;
         writeln!(
             f,
-            "   {} led there instruction by instruction, {} while stopped",
+            "   {} led there instruction by instruction, {} into the recovery of another; {} while \
+             stopped",
             n(strikes.led),
+            n(strikes.recovering),
             n(strikes.while_stopped)
         )?;
         writeln!(

@@ -12,7 +12,6 @@ use super::letter::Letter;
 use super::options::{Sabotage, Side};
 use super::random::Random;
 use crate::Result;
-use slipring::Segment;
 use std::time::Duration;
 
 /// A sabotaged producer does its mischief once, at this message.
@@ -35,7 +34,7 @@ struct Producer<'a> {
 
 /// Produces until it is told to stop, or killed.
 pub fn run(part: &Part) -> Result<()> {
-    let segment = Segment::open(&part.segment)?;
+    let segment = super::attach(part)?;
     let books = Books::open(&segment, &part.shape)?;
     let clock = Clock::since(part.begun);
     let seat = books.seat(part.seat);

@@ -49,8 +49,9 @@ fn soak(options: &Options, shape: Shape, seed: u64, name: &str, out: Out) -> Res
     let builder = ends::declare(Segment::builder(name), &shape);
     let segment = builder
         .array::<u64>(BOOKS, Books::words(&shape))
-        // The dead keep their entries until they are recovered.
-        .participants((4 * shape.seats() + 16).min(slipring::MAX_PARTICIPANTS))
+        // With this process, and one to spare: the dead keep their entries until
+        // they are recovered, so most who come have to take a dead one's.
+        .participants(shape.seats() + 2)
         .label("torture")
         .create()?;
     let books = Books::open(&segment, &shape)?;
@@ -195,9 +196,13 @@ impl Soak<'_> {
             self.crew.stop(random)?;
         } else {
             let lead = random.chance(self.options.step_share);
-            self.crew.strike(lead, random)?;
+            if lead && random.chance(0.1) {
+                self.crew.strike_both(random)?;
+            } else {
+                self.crew.strike(lead, random)?;
+            }
         }
-        // Now and then at once, while the others recover this one.
+        // Now and then somebody else at once, too.
         if !random.chance(0.125) {
             let mean = 1e9 / self.options.kills_per_second;
             self.next += random.below((2.0 * mean / 0.875) as u64 + 1);

@@ -6,14 +6,18 @@
 //! operation, or has a slot or a message in its hands. From there it is run a
 //! random number of instructions further, one by one. How many an operation
 //! takes is learnt on the way, so that each of them is as likely to be the last;
-//! now and then it is led far beyond, into what follows: a sleep, or the recovery
-//! of somebody else.
+//! now and then it is led far beyond.
+//!
+//! Another landmark is the *recovery* of a dead one: whoever begins it asks the
+//! kernel for that one's lease, so the victim is stopped at its system calls until
+//! it does.
 
 use super::books::{Field, Phase, Seat};
 use super::options::Side;
 use super::random::Random;
 use crate::Result;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -69,8 +73,18 @@ pub fn may_trace(pid: u32) -> bool {
         && ptrace::detach(pid, None).is_ok()
 }
 
+/// Where a victim is led.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// An operation.
+    Operation,
+    /// The recovery of somebody who has just died.
+    Recovery,
+}
+
 /// Leads a process that is running to a random instruction, and leaves it there.
 pub fn lead(
+    goal: Goal,
     pid: u32,
     side: Side,
     seat: Seat,
@@ -84,6 +98,9 @@ pub fn lead(
         done => done?,
     }
     let start = Instant::now();
+    if goal == Goal::Recovery {
+        return into_recovery(pid, random, start);
+    }
     let landmark = match (side, random.below(16)) {
         // Where it is: perhaps asleep, or recovering somebody.
         (_, 0..2) => None,
@@ -144,22 +161,66 @@ pub fn lead(
 /// does not come by, stops it where it is.
 fn come_by(pid: Pid, seat: Seat, landmark: Phase, start: Instant) -> Result<Led> {
     seat.set(Field::Halt, landmark as u64)?;
-    let mut led = Led::Nowhere;
-    while start.elapsed() < PATIENCE {
-        led = look(pid, WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)?;
+    let led = until(pid, start, PATIENCE)?;
+    seat.set(Field::Halt, 0)?;
+    Ok(led)
+}
+
+/// Waits until the running victim stops, and stops it when that takes too long.
+fn until(pid: Pid, start: Instant, patience: Duration) -> Result<Led> {
+    while start.elapsed() < patience {
+        let led = look(pid, WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)?;
         if led != Led::Nowhere {
-            break;
+            return Ok(led);
         }
         std::thread::sleep(GLANCE);
     }
-    seat.set(Field::Halt, 0)?;
-    if led == Led::Nowhere {
-        ptrace::interrupt(pid)?;
+    ptrace::interrupt(pid)?;
+    Ok(match wait(pid)? {
+        Led::There => Led::Nowhere,
+        led => led,
+    })
+}
+
+/// Leads the victim from one system call to the next, until it asks for a lease,
+/// and then some instructions further.
+fn into_recovery(pid: Pid, random: &mut Random, start: Instant) -> Result<Led> {
+    ptrace::interrupt(pid)?;
+    if let ended @ Led::Ended(_) = wait(pid)? {
+        return Ok(ended);
+    }
+    loop {
+        ptrace::syscall(pid, None)?;
+        let led = until(pid, start, 3 * PATIENCE)?;
+        if led != Led::There {
+            return Ok(led);
+        }
+        if asks_for_a_lease(pid) {
+            break;
+        }
+    }
+    let magnitude = random.below(9);
+    for _ in 0..random.below(16 << magnitude) {
+        if start.elapsed() > 5 * PATIENCE {
+            break;
+        }
+        ptrace::step(pid, None)?;
         if let ended @ Led::Ended(_) = wait(pid)? {
             return Ok(ended);
         }
     }
-    Ok(led)
+    Ok(Led::There)
+}
+
+/// Whether the process, which is stopped at a system call, locks (or unlocks) a
+/// byte of an open file description.
+fn asks_for_a_lease(pid: Pid) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let mut words = call.split_whitespace();
+    let number = words.next().and_then(|word| word.parse().ok());
+    let command = words.nth(1).and_then(|word| word.strip_prefix("0x"));
+    let command = command.and_then(|word| i32::from_str_radix(word, 16).ok());
+    number == Some(libc::SYS_fcntl) && command == Some(libc::F_OFD_SETLK)
 }
 
 /// Waits for the traced process to stop.
