@@ -74,7 +74,6 @@ impl Shared {
         Ok(Shared { start: NonNull::new(start.cast()).ok_or("mapped at zero")?, len })
     }
 
-
     /// The value at this offset.
     ///
     /// # Safety

@@ -156,28 +156,31 @@ fn tasks(about: &About) -> Vec<Task> {
 }
 
 fn measure_system<S: System>(about: &About, run: Run, task: Task) -> Result<Outcome> {
-    match task.bytes {
-        8 => measure_size::<S, 1>(about, run, task),
-        64 => measure_size::<S, 8>(about, run, task),
-        0x400 => measure_size::<S, 128>(about, run, task),
-        0x10000 => measure_size::<S, 8192>(about, run, task),
-        other => Err(format!("no messages of {other} bytes").into()),
-    }
+    let wait = match task.kind {
+        Kind::Trip => Wait::Polling,
+        Kind::TripBlocking => Wait::Blocking,
+        Kind::Wake => Wait::Paused,
+        Kind::Stream | Kind::Batch | Kind::Many => return measure_stream::<S>(about, run, task),
+    };
+    let trips = match task.bytes {
+        8 => measure::trips::<S::Channel<1>, 1>(about, run, wait),
+        64 => measure::trips::<S::Channel<8>, 8>(about, run, wait),
+        other => Err(format!("no round trips of {other} bytes").into()),
+    };
+    trips.map(Outcome::Trips)
 }
 
-fn measure_size<S: System, const W: usize>(about: &About, run: Run, task: Task) -> Result<Outcome> {
-    let trips = |wait| measure::trips::<S::Channel<W>, W>(about, run, wait).map(Outcome::Trips);
-    let stream = |batches| {
-        let sides = (task.producers, task.consumers);
-        measure::stream::<S::Channel<W>, W>(about, run, sides, batches).map(Outcome::Stream)
+fn measure_stream<S: System>(about: &About, run: Run, task: Task) -> Result<Outcome> {
+    let Task { kind, bytes, producers, consumers } = task;
+    let (sides, batches) = ((producers, consumers), kind == Kind::Batch);
+    let received = match bytes {
+        8 => measure::stream::<S::Channel<1>, 1>(about, run, sides, batches),
+        64 => measure::stream::<S::Channel<8>, 8>(about, run, sides, batches),
+        0x400 => measure::stream::<S::Channel<128>, 128>(about, run, sides, batches),
+        0x10000 => measure::stream::<S::Channel<8192>, 8192>(about, run, sides, batches),
+        other => Err(format!("no stream of {other} bytes").into()),
     };
-    match task.kind {
-        Kind::Trip => trips(Wait::Polling),
-        Kind::TripBlocking => trips(Wait::Blocking),
-        Kind::Wake => trips(Wait::Paused),
-        Kind::Stream | Kind::Many => stream(false),
-        Kind::Batch => stream(true),
-    }
+    received.map(Outcome::Stream)
 }
 
 /// The system's version, as far as it has one.
