@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::memory::Heap;
-use crate::sync::{AtomicU32, Witness, heavy_barrier};
+use crate::sync::{AtomicU32, Witness};
 use crate::wait::{Event, Look, Waiter};
 use loom::thread;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl Model {
     fn receive(&self) -> Found {
         match self.look() {
             Found::Over => {
-                heavy_barrier(false);
+                self.roster().before_last_look();
                 self.look()
             }
             found => found,
