@@ -12,6 +12,7 @@
 
 mod receiver;
 mod sender;
+mod steps;
 
 pub use receiver::{Message, Receiver};
 pub use sender::{BytesSlot, Sender, Slot};
@@ -180,20 +181,38 @@ impl Core {
     ///
     /// Not to be used after the attachment is dropped.
     unsafe fn new(attachment: &Attachment, object: &Object) -> Result<Core> {
+        // SAFETY: `kinds::check` found the object as long as its parts need when
+        // the segment was opened, and its maker ran `init` on it; the rest is
+        // handed on.
+        unsafe {
+            let region = attachment.region(object)?;
+            Core::over(region, object, attachment.max_participants(), attachment.asymmetric)
+        }
+    }
+
+    /// The same, over a region of any origin.
+    ///
+    /// # Safety
+    ///
+    /// The region must hold a queue that [`init`] wrote for this object and so
+    /// many participants, and outlive the views.
+    unsafe fn over(
+        region: Region<'static>,
+        object: &Object,
+        participants: usize,
+        asymmetric: bool,
+    ) -> Result<Core> {
         let corrupt = |what| Error::Corrupt { what, at: object.offset as u64 };
-        let parts = Parts::of(object, attachment.max_participants()).map_err(corrupt)?;
-        // SAFETY: handed on.
-        let region = unsafe { attachment.region(object) }?;
+        let parts = Parts::of(object, participants).map_err(corrupt)?;
         let ring = region
             .part(parts.ring, parts.geometry.len())
             .ok_or_else(|| corrupt("length of the queue at"))?;
-        let asymmetric = attachment.asymmetric;
-        // SAFETY: `kinds::check` found the object as long as its parts need when
-        // the segment was opened, and its maker ran `init` on it.
+        // SAFETY: the parts lie inside the region, as `init` laid them, by the
+        // caller's promise.
         unsafe {
             Ok(Core {
                 ring: Ring::attach(ring, parts.geometry),
-                roster: Roster::attach(region, attachment.max_participants(), asymmetric),
+                roster: Roster::attach(region, participants, asymmetric),
                 readable: Waiter::new(region.at::<Event>(parts.readable).as_ref(), asymmetric),
                 writable: Waiter::new(region.at::<Event>(parts.writable).as_ref(), asymmetric),
                 delivery: if object.flags & AT_LEAST_ONCE != 0 {
@@ -211,10 +230,7 @@ impl Core {
 pub(crate) fn sweep(attachment: &Attachment, object: &Object, _: Region<'_>, dead: Owner) {
     // SAFETY: used during this call only; the attachment is borrowed for it.
     let Ok(core) = (unsafe { Core::new(attachment, object) }) else { return };
-    core.ring.recover(dead, core.delivery);
-    core.roster.expel(dead);
-    core.readable.wake();
-    core.writable.wake();
+    core.recover(dead);
 }
 
 /// What `owner` does here.
@@ -407,9 +423,7 @@ impl<T: ?Sized> Queue<T> {
     /// Closes the queue for good: senders get their messages back, receivers
     /// drain what is there and then get `Closed`.
     pub fn close(&self) {
-        self.core.roster.close();
-        self.core.readable.wake();
-        self.core.writable.wake();
+        self.core.close();
     }
 
     /// Whether it was closed by [`Queue::close`].
@@ -561,9 +575,8 @@ const MISSES_PER_CLOCK: u32 = 32;
 impl<T: ?Sized> Drop for Port<T> {
     fn drop(&mut self) {
         // In a forked child that never used it, it is the parent's.
-        if self.identity.is_current() && self.queue.core.roster.leave(self.identity.me, self.role) {
-            self.queue.core.readable.wake();
-            self.queue.core.writable.wake();
+        if self.identity.is_current() {
+            self.queue.core.leave(self.identity.me, self.role);
         }
     }
 }

@@ -3,8 +3,7 @@
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
 use crate::ring::Owner;
-use crate::ring::mpmc::{Delivery, NoTake, Taken};
-use crate::sync::{STEP_BUDGET, heavy_barrier};
+use crate::ring::mpmc::Taken;
 use crate::wait::Look;
 use crate::word::roster::Role;
 use bytemuck::Pod;
@@ -37,71 +36,9 @@ impl<T: ?Sized> Receiver<T> {
         &self.port.queue
     }
 
-    /// The next message of the ring, past abandoned slots.
-    #[inline(always)]
-    fn take_next(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
-        let core = &self.port.queue.core;
-        // The whole ring may have been abandoned, and more meanwhile.
-        let slots = core.ring.geometry().capacity();
-        for _ in 0..slots + STEP_BUDGET as usize {
-            return match core.ring.try_take(me) {
-                Ok(taken) => Ok(taken),
-                Err(NoTake::Skipped) => {
-                    core.writable.notify();
-                    continue;
-                }
-                Err(NoTake::Empty(holder)) => {
-                    if self.is_over() {
-                        Err(Refusal::Over)
-                    } else {
-                        Err(Refusal::NotNow(holder))
-                    }
-                }
-                Err(NoTake::Pending(holder)) => Err(Refusal::NotNow(Some(holder))),
-                Err(NoTake::Corrupt(error)) => Err(Refusal::Failed(error)),
-            };
-        }
-        let (what, at) = ("no end to the abandoned slots of a queue of", slots as u64);
-        Err(Refusal::Failed(Error::Corrupt { what, at }))
-    }
-
-    #[inline]
-    fn is_over(&self) -> bool {
-        let roster = &self.port.queue.core.roster;
-        roster.is_closed() || roster.is_gone(Role::Sender)
-    }
-
     #[inline(always)]
     fn take_once(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
-        let core = &self.port.queue.core;
-        if core.delivery == Delivery::AtLeastOnce
-            && let Some(orphan) = self.adopt(me)
-        {
-            return Ok(orphan);
-        }
-        match self.take_next(me) {
-            // What was sent before the end must not be missed: edges L and C of
-            // the roster want a look at the ring after the one at the flags.
-            Err(Refusal::Over) => {
-                heavy_barrier(self.port.queue.attachment.asymmetric);
-                self.take_next(me)
-            }
-            other => other,
-        }
-    }
-
-    #[inline]
-    fn adopt(&self, me: Owner) -> Option<Taken<'static>> {
-        let ring = &self.port.queue.core.ring;
-        let epoch = ring.orphan_epoch();
-        if self.searched.get() == Some(epoch) {
-            return None;
-        }
-        let orphan = ring.try_adopt(me);
-        if orphan.is_none() {
-            self.searched.set(Some(epoch));
-        }
-        orphan
+        self.port.queue.core.take(me, &self.searched)
     }
 
     fn release_forgotten(&mut self) {
@@ -115,9 +52,7 @@ impl<T: ?Sized> Receiver<T> {
 
     #[inline(always)]
     fn release(&self, taken: Taken<'static>) {
-        let core = &self.port.queue.core;
-        core.ring.release(taken);
-        core.writable.notify();
+        self.port.queue.core.release(taken);
     }
 
     #[inline(always)]

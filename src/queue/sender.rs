@@ -2,8 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, Result, SendError};
-use crate::ring::Owner;
-use crate::ring::mpmc::{Claim, NoClaim};
+use crate::ring::mpmc::Claim;
 use crate::sync::point;
 use crate::wait::Look;
 use crate::word::roster::Role;
@@ -31,23 +30,6 @@ impl<T: ?Sized> Sender<T> {
         &self.port.queue
     }
 
-    fn claim_once(&self, me: Owner) -> Result<Claim<'static>, Refusal> {
-        let core = &self.port.queue.core;
-        if core.roster.is_closed() {
-            return Err(Refusal::Over);
-        }
-        match core.ring.try_claim(me) {
-            Ok(claim) if core.roster.is_closed_after_claim() => {
-                core.ring.abandon(claim);
-                core.readable.notify();
-                Err(Refusal::Over)
-            }
-            Ok(claim) => Ok(claim),
-            Err(NoClaim::Full(holder)) => Err(Refusal::NotNow(holder)),
-            Err(NoClaim::Corrupt(error)) => Err(Refusal::Failed(error)),
-        }
-    }
-
     fn give_up_forgotten(&mut self) {
         if let Some(claim) = self.loan.take() {
             self.abandon(claim);
@@ -57,17 +39,13 @@ impl<T: ?Sized> Sender<T> {
     fn abandon(&self, claim: Claim<'static>) {
         // After a fork the claim is the parent's.
         if self.port.identity.is_current() {
-            let core = &self.port.queue.core;
-            core.ring.abandon(claim);
-            core.readable.notify();
+            self.port.queue.core.abandon(claim);
         }
     }
 
     #[inline(always)]
     fn commit(&self, claim: Claim<'static>) {
-        let core = &self.port.queue.core;
-        core.ring.commit(claim);
-        core.readable.notify();
+        self.port.queue.core.commit(claim);
     }
 
     #[inline(always)]
@@ -76,7 +54,7 @@ impl<T: ?Sized> Sender<T> {
             self.give_up_forgotten();
         }
         let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
-        match self.claim_once(me) {
+        match self.port.queue.core.claim(me) {
             Ok(claim) => Ok(claim),
             Err(Refusal::NotNow(holder)) => match self.port.missed(holder) {
                 Ok(()) => Err(SendError::Full(())),
@@ -109,7 +87,7 @@ impl<T: ?Sized> Sender<T> {
                 if let Some(error) = state.borrow_mut().1.take() {
                     return Look::Ready(Err(SendError::Failed((), error)));
                 }
-                match self.claim_once(me) {
+                match self.port.queue.core.claim(me) {
                     Ok(claim) => Look::Ready(Ok(claim)),
                     Err(Refusal::NotNow(holder)) => {
                         state.borrow_mut().0 = holder;

@@ -1346,6 +1346,7 @@ mod tests {
 mod models {
     use super::*;
     use crate::memory::Heap;
+    use crate::sync::die_at;
     use loom::thread;
     use std::sync::Arc;
 
@@ -1487,6 +1488,53 @@ mod models {
             let mut rx = consumer(&heap);
             assert_eq!((receive(&mut rx), receive(&mut rx)), ((8, 1), (16, 2)));
             assert_eq!(receive(&mut rx), (24, 3));
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_producer_killed_at_any_step_leaves_whole_records() {
+        let steps = [("bytes.wrap", 2), ("bytes.header", 2), ("bytes.published", 3)];
+        for (point, records) in steps {
+            loom::model(move || {
+                let heap = ring(4);
+                let other = heap.clone();
+                let t = thread::spawn(move || {
+                    let mut tx = producer(&other);
+                    send(&mut tx, 8, 1);
+                    let dead = die_at(point, 1, || {
+                        // Behind a WRAP.
+                        send(&mut tx, 16, 2);
+                    });
+                    assert!(dead.is_none());
+                    send(&mut producer(&other), 24, 3);
+                });
+                let mut rx = consumer(&heap);
+                assert_eq!(receive(&mut rx), (8, 1));
+                if records == 3 {
+                    assert_eq!(receive(&mut rx), (16, 2));
+                }
+                assert_eq!(receive(&mut rx), (24, 3));
+                t.join().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn positions_wrap_between_two_threads() {
+        loom::model(|| {
+            let laps = geometry().laps;
+            let heap = ring(laps.count(laps.at(u64::MAX, laps.capacity() - 2)));
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other);
+                send(&mut tx, 8, 1);
+                send(&mut tx, 24, 2);
+                send(&mut tx, 16, 3);
+            });
+            let mut rx = consumer(&heap);
+            assert_eq!((receive(&mut rx), receive(&mut rx)), ((8, 1), (24, 2)));
+            assert_eq!(receive(&mut rx), (16, 3));
             t.join().unwrap();
         });
     }

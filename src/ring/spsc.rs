@@ -1043,6 +1043,7 @@ mod tests {
 mod models {
     use super::*;
     use crate::memory::Heap;
+    use crate::sync::die_at;
     use loom::thread;
     use std::sync::Arc;
 
@@ -1187,6 +1188,73 @@ mod models {
             assert_eq!((receive(&mut rx), receive(&mut rx), receive(&mut rx)), (1, 2, 3));
             t.join().unwrap();
         });
+    }
+
+    #[test]
+    fn a_producer_killed_inside_a_batch_leaves_a_prefix() {
+        for nth in 1..=2 {
+            loom::model(move || {
+                let heap = ring(2);
+                let other = heap.clone();
+                let t = thread::spawn(move || {
+                    let dead = die_at("spsc.published", nth, || {
+                        let mut tx = producer(&other, 2);
+                        assert_eq!(tx.room(2).unwrap(), 2);
+                        for nth in 0..2 {
+                            // SAFETY: a free payload is a u64 of ours.
+                            unsafe { tx.payload(nth).cast().write(nth as u64 + 1) };
+                        }
+                        tx.commit_many(2);
+                    });
+                    assert!(dead.is_none());
+                    send(&mut producer(&other, 2), 3);
+                });
+                let mut rx = consumer(&heap, 2);
+                for i in (1..=nth.into()).chain([3]) {
+                    assert_eq!(receive(&mut rx), i);
+                }
+                t.join().unwrap();
+                assert!(rx.is_empty());
+            });
+        }
+    }
+
+    #[test]
+    fn a_consumer_killed_after_its_release_leaves_the_rest() {
+        loom::model(|| {
+            let heap = ring(1);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, 1);
+                send(&mut tx, 1);
+                send(&mut tx, 2);
+            });
+            let dead = die_at("spsc.released", 1, || receive(&mut consumer(&heap, 1)));
+            assert!(dead.is_none());
+            assert_eq!(receive(&mut consumer(&heap, 1)), 2);
+            t.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn positions_wrap_between_two_threads() {
+        for capacity in [1, 2] {
+            loom::model(move || {
+                let laps = Laps::new(capacity).unwrap();
+                let heap = Arc::new(Heap::zeroed(geometry(capacity).len()));
+                let last = laps.count(laps.at(u64::MAX, capacity - 1));
+                // SAFETY: the block is the model's own.
+                unsafe { Ring::init(heap.region(), geometry(capacity), last) };
+                let other = heap.clone();
+                let t = thread::spawn(move || {
+                    let mut tx = producer(&other, capacity);
+                    (1..=3).for_each(|i| send(&mut tx, i));
+                });
+                let mut rx = consumer(&heap, capacity);
+                (1..=3).for_each(|i| assert_eq!(receive(&mut rx), i));
+                t.join().unwrap();
+            });
+        }
     }
 
     /// The freed slot is found by the successor's first look at `head`, not by

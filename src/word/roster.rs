@@ -30,12 +30,12 @@
 //! | L    | `leave`, `expel`: the words | `count` | what the leaver published |
 //! | E    | `enter`: the count of entries | `is_gone` | the word that is up |
 //! | D    | `leave`, `expel`: the words, `settle` | `settle`: fence, the words | of two that leave, the other's word (Dekker's pattern) |
-//! | C    | claim, light barrier, `is_closed` | `close`, heavy barrier, look again | the claim, or the flag |
+//! | C    | claim, `is_closed_after_claim` | the flag, `before_last_look`, look again | the claim, or the flag |
 
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
 use crate::ring::Owner;
-use crate::sync::{AtomicU64, Ordering, fence, light_barrier, point};
+use crate::sync::{AtomicU64, Ordering, fence, heavy_barrier, light_barrier, point};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 
@@ -274,6 +274,12 @@ impl<'a> Roster<'a> {
     pub(crate) fn is_closed_after_claim(&self) -> bool {
         light_barrier(self.asymmetric);
         self.is_closed()
+    }
+
+    /// For a receiver that found nothing, and then the flag: if it looks again
+    /// after this, it finds every claim that was accepted (edge C).
+    pub(crate) fn before_last_look(&self) {
+        heavy_barrier(self.asymmetric);
     }
 }
 

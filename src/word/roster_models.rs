@@ -1,11 +1,11 @@
 //! Loom models of a roster, each named after what it shows.
 //!
-//! A thread stands for a process. It dies by doing nothing more; its recoverer
-//! joins it first, as a free lease would tell.
+//! A thread stands for a process. It dies by doing nothing more, or at one of
+//! the named points; its recoverer joins it first, as a free lease would tell.
 
 use super::*;
 use crate::memory::Heap;
-use crate::sync::{AtomicU32, Witness, heavy_barrier};
+use crate::sync::{AtomicU32, Witness, die_at};
 use crate::wait::{Event, Look, Waiter};
 use loom::thread;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl Model {
     fn receive(&self) -> Found {
         match self.look() {
             Found::Over => {
-                heavy_barrier(false);
+                self.roster().before_last_look();
                 self.look()
             }
             found => found,
@@ -244,33 +244,55 @@ fn of_a_leaver_and_the_recoverer_of_a_dead_one_knows_that_it_was_the_last() {
 }
 
 #[test]
-fn whoever_died_between_leaving_and_saying_so_is_made_up_for() {
-    check(|| {
-        let model = Model::new(&[A, B]);
-        let leaver = spawn(&model, |m| m.leave(B));
-        let dead = spawn(&model, |m| {
-            m.roster().word(0).fetch_sub(Role::Sender.one(), Ordering::Release);
+fn whoever_died_while_leaving_is_made_up_for() {
+    // Two leave at once: the one that dies may have been the one to say so.
+    for point in ["leave.word", "settle.gone"] {
+        check(move || {
+            let model = Model::new(&[A, B]);
+            let leaver = spawn(&model, |m| m.leave(B));
+            let dead = spawn(&model, move |m| {
+                die_at(point, 1, || m.leave(A));
+            });
+            dead.join().unwrap();
+            let expelled = model.roster().expel(A);
+            assert!(leaver.join().unwrap() | expelled);
+            assert!(model.is_gone());
         });
-        dead.join().unwrap();
-        let expelled = model.roster().expel(A);
-        assert!(leaver.join().unwrap() | expelled);
-        assert!(model.is_gone());
-    });
+    }
 }
 
 #[test]
 fn whoever_died_while_entering_is_made_up_for() {
-    check(|| {
-        let model = Model::new(&[A]);
-        let leaver = spawn(&model, |m| m.leave(A));
-        let dead = spawn(&model, |m| {
-            m.roster().word(1).fetch_add(Role::Sender.one(), Ordering::Relaxed);
+    for point in ["enter.ever", "enter.word", "enter.flag", "enter.counted"] {
+        check(move || {
+            let model = Model::new(&[A]);
+            let leaver = spawn(&model, |m| m.leave(A));
+            let dead = spawn(&model, move |m| {
+                assert!(die_at(point, 1, || m.enter(B)).is_none());
+            });
+            dead.join().unwrap();
+            let expelled = model.roster().expel(B);
+            assert!(leaver.join().unwrap() | expelled);
+            assert!(model.is_gone());
         });
-        dead.join().unwrap();
-        let expelled = model.roster().expel(B);
-        assert!(leaver.join().unwrap() | expelled);
-        assert!(model.is_gone());
-    });
+    }
+}
+
+#[test]
+fn whoever_died_while_recovering_is_made_up_for() {
+    for point in ["expel.word", "settle.gone"] {
+        check(move || {
+            let model = Model::new(&[A, B]);
+            let leaver = spawn(&model, |m| m.leave(B));
+            let dead = spawn(&model, move |m| {
+                die_at(point, 1, || m.roster().expel(A));
+            });
+            dead.join().unwrap();
+            let expelled = model.roster().expel(A);
+            assert!(leaver.join().unwrap() | expelled);
+            assert!(model.is_gone());
+        });
+    }
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! The steps of senders and receivers, none of which waits.
+//!
+//! Here the ring, the roster and the two events of a queue come together. A
+//! [`Core`] knows nothing of files and processes, so that the models run these
+//! steps as they are shipped.
+
+use super::{Core, Refusal};
+use crate::error::Error;
+use crate::ring::Owner;
+use crate::ring::mpmc::{Claim, Delivery, NoClaim, NoTake, Taken};
+use crate::sync::STEP_BUDGET;
+use crate::word::roster::Role;
+use core::cell::Cell;
+
+impl Core {
+    /// Claims the next slot, unless the queue is closed.
+    #[inline]
+    pub(super) fn claim(&self, me: Owner) -> Result<Claim<'static>, Refusal> {
+        if self.roster.is_closed() {
+            return Err(Refusal::Over);
+        }
+        match self.ring.try_claim(me) {
+            Ok(claim) if self.roster.is_closed_after_claim() => {
+                self.abandon(claim);
+                Err(Refusal::Over)
+            }
+            Ok(claim) => Ok(claim),
+            Err(NoClaim::Full(holder)) => Err(Refusal::NotNow(holder)),
+            Err(NoClaim::Corrupt(error)) => Err(Refusal::Failed(error)),
+        }
+    }
+
+    /// Publishes a claimed slot, and wakes receivers.
+    #[inline(always)]
+    pub(super) fn commit(&self, claim: Claim<'static>) {
+        self.ring.commit(claim);
+        self.readable.notify();
+    }
+
+    /// Gives a claimed slot up, and wakes receivers, who skip it.
+    pub(super) fn abandon(&self, claim: Claim<'static>) {
+        self.ring.abandon(claim);
+        self.readable.notify();
+    }
+
+    /// Takes the next message, or one whose receiver died. `searched` is the
+    /// receiver's own: the orphan epoch of its last fruitless search.
+    #[inline(always)]
+    pub(super) fn take(
+        &self,
+        me: Owner,
+        searched: &Cell<Option<u64>>,
+    ) -> Result<Taken<'static>, Refusal> {
+        if self.delivery == Delivery::AtLeastOnce
+            && let Some(orphan) = self.adopt(me, searched)
+        {
+            return Ok(orphan);
+        }
+        match self.take_next(me) {
+            // What was sent before the end must not be missed: edges L and C of
+            // the roster want a look at the ring after the one at the flags.
+            Err(Refusal::Over) => {
+                self.roster.before_last_look();
+                self.take_next(me)
+            }
+            other => other,
+        }
+    }
+
+    /// The next message of the ring, past abandoned slots.
+    #[inline(always)]
+    fn take_next(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
+        // The whole ring may have been abandoned, and more meanwhile.
+        let slots = self.ring.geometry().capacity();
+        for _ in 0..slots + STEP_BUDGET as usize {
+            return match self.ring.try_take(me) {
+                Ok(taken) => Ok(taken),
+                Err(NoTake::Skipped) => {
+                    self.writable.notify();
+                    continue;
+                }
+                Err(NoTake::Empty(holder)) => {
+                    if self.is_over() {
+                        Err(Refusal::Over)
+                    } else {
+                        Err(Refusal::NotNow(holder))
+                    }
+                }
+                Err(NoTake::Pending(holder)) => Err(Refusal::NotNow(Some(holder))),
+                Err(NoTake::Corrupt(error)) => Err(Refusal::Failed(error)),
+            };
+        }
+        let (what, at) = ("no end to the abandoned slots of a queue of", slots as u64);
+        Err(Refusal::Failed(Error::Corrupt { what, at }))
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.roster.is_closed() || self.roster.is_gone(Role::Sender)
+    }
+
+    #[inline]
+    fn adopt(&self, me: Owner, searched: &Cell<Option<u64>>) -> Option<Taken<'static>> {
+        let epoch = self.ring.orphan_epoch();
+        if searched.get() == Some(epoch) {
+            return None;
+        }
+        let orphan = self.ring.try_adopt(me);
+        if orphan.is_none() {
+            searched.set(Some(epoch));
+        }
+        orphan
+    }
+
+    /// Frees a taken slot, and wakes senders.
+    #[inline(always)]
+    pub(super) fn release(&self, taken: Taken<'static>) {
+        self.ring.release(taken);
+        self.writable.notify();
+    }
+
+    /// Closes for good, and wakes everybody.
+    pub(super) fn close(&self) {
+        self.roster.close();
+        self.wake();
+    }
+
+    /// Takes a handle away; the last one in its role wakes everybody.
+    pub(super) fn leave(&self, me: Owner, role: Role) {
+        if self.roster.leave(me, role) {
+            self.wake();
+        }
+    }
+
+    /// Repairs what `dead` held, and wakes everybody.
+    pub(super) fn recover(&self, dead: Owner) {
+        self.ring.recover(dead, self.delivery);
+        self.roster.expel(dead);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.readable.wake();
+        self.writable.wake();
+    }
+}
+
+#[cfg(all(test, loom))]
+#[path = "steps_models.rs"]
+mod models;
