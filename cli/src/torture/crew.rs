@@ -16,6 +16,7 @@ use rustix::process::{
 use serde::Serialize;
 use std::io::Read;
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// A kill, by how it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Strikes {
     /// Killed after having been stopped for a while.
     pub while_stopped: u64,
     pub stops: u64,
+    /// Of these, in the recovery of somebody else.
+    pub stopped_recovering: u64,
     /// Killed after having attached: all of them have to be recovered.
     pub attached: u64,
 }
@@ -283,9 +286,10 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Kills somebody, and then another one while it recovers the first. The
-    /// rest is stopped meanwhile, so that nobody forestalls it, and has to
-    /// recover both.
+    /// Kills somebody, and then another one while it recovers the first, or
+    /// asks whether it is dead. The rest is stopped meanwhile, so that nobody
+    /// forestalls it, and has to recover both. Or stops the second one there,
+    /// while the others go on and somebody comes in the first one's place.
     pub fn strike_both(&mut self, random: &mut Random) -> Result<()> {
         let (Some(first), Some(second)) = (self.victim(random)?, self.victim(random)?) else {
             return Ok(());
@@ -304,12 +308,23 @@ impl<'a> Crew<'a> {
                 halted.push(seat);
             }
         }
-        for (seat, goal) in [(first, Goal::Operation), (second, Goal::Recovery)] {
-            let manner = self.lead(seat, goal, random)?;
-            self.kill(seat, manner)?;
+        let manner = self.lead(first, Goal::Operation, random)?;
+        self.kill(first, manner)?;
+        let manner = self.lead(second, Goal::Recovery, random)?;
+        let goes_on = random.chance(0.4);
+        if !goes_on {
+            self.kill(second, manner)?;
         }
         for pid in halted.into_iter().filter_map(|seat| self.pid(seat)) {
             kill_process(pid, Signal::CONT)?;
+        }
+        if goes_on && let Some(child) = &self.members[second].child {
+            let pid = child.id();
+            self.fill(u64::MAX)?;
+            std::thread::sleep(Duration::from_millis(2 + random.below(20)));
+            strike::let_go(pid)?;
+            self.strikes.stops += 1;
+            self.strikes.stopped_recovering += u64::from(manner == Manner::Recovering);
         }
         self.record.excuses.push((since, self.clock.now()));
         Ok(())
@@ -516,12 +531,12 @@ impl<'a> Crew<'a> {
                     Some(status) if status.success() => break,
                     Some(status) => return Err(words_of(&mut child, &status, side).into()),
                     // A consumer that waits without end can't be told.
-                    None if start.elapsed() > std::time::Duration::from_millis(500) => {
+                    None if start.elapsed() > Duration::from_millis(500) => {
                         child.kill()?;
                         child.wait()?;
                         break;
                     }
-                    None => std::thread::sleep(std::time::Duration::from_millis(1)),
+                    None => std::thread::sleep(Duration::from_millis(1)),
                 }
             }
         }

@@ -218,11 +218,12 @@ impl fmt::Display for Outcome {
         let n = Grouped;
         writeln!(
             f,
-            "{} kills in {:.1} s ({:.1} per second) and {} stops; seed {}",
+            "{} kills in {:.1} s ({:.1} per second) and {} stops ({} recovering); seed {}",
             n(strikes.kills),
             self.seconds,
             self.kills_per_second,
             n(strikes.stops),
+            n(strikes.stopped_recovering),
             self.seed
         )?;
         writeln!(

@@ -49,9 +49,9 @@ fn soak(options: &Options, shape: Shape, seed: u64, name: &str, out: Out) -> Res
     let builder = ends::declare(Segment::builder(name), &shape);
     let segment = builder
         .array::<u64>(BOOKS, Books::words(&shape))
-        // With this process, and one to spare: the dead keep their entries until
-        // they are recovered, so most who come have to take a dead one's.
-        .participants(shape.seats() + 2)
+        // With this process, and none to spare: whoever comes has to take the
+        // entry of a dead one, and to recover it unless somebody has.
+        .participants(shape.seats() + 1)
         .label("torture")
         .create()?;
     let books = Books::open(&segment, &shape)?;

@@ -9,8 +9,8 @@
 //! now and then it is led far beyond.
 //!
 //! Another landmark is the *recovery* of a dead one: whoever begins it asks the
-//! kernel for that one's lease, so the victim is stopped at its system calls until
-//! it does.
+//! kernel about that one's lease, and for it, so the victim is stopped at its
+//! system calls until it does.
 
 use super::books::{Field, Phase, Seat};
 use super::options::Side;
@@ -189,13 +189,15 @@ fn into_recovery(pid: Pid, random: &mut Random, start: Instant) -> Result<Led> {
     if let ended @ Led::Ended(_) = wait(pid)? {
         return Ok(ended);
     }
+    // Who may be dead is asked about first, and its lease taken then.
+    let wanted = if random.chance(0.3) { libc::F_OFD_GETLK } else { libc::F_OFD_SETLK };
     loop {
         ptrace::syscall(pid, None)?;
         let led = until(pid, start, 3 * PATIENCE)?;
         if led != Led::There {
             return Ok(led);
         }
-        if asks_for_a_lease(pid) {
+        if asks_for_a_lease(pid, wanted) {
             break;
         }
     }
@@ -212,15 +214,20 @@ fn into_recovery(pid: Pid, random: &mut Random, start: Instant) -> Result<Led> {
     Ok(Led::There)
 }
 
-/// Whether the process, which is stopped at a system call, locks (or unlocks) a
-/// byte of an open file description.
-fn asks_for_a_lease(pid: Pid) -> bool {
+/// Lets a process that was led go on.
+pub fn let_go(pid: u32) -> Result<()> {
+    Ok(ptrace::detach(Pid::from_raw(pid as i32), None)?)
+}
+
+/// Whether the process, which is stopped at a system call, makes this one of
+/// those on locks of open file descriptions.
+fn asks_for_a_lease(pid: Pid, wanted: i32) -> bool {
     let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let mut words = call.split_whitespace();
     let number = words.next().and_then(|word| word.parse().ok());
     let command = words.nth(1).and_then(|word| word.strip_prefix("0x"));
     let command = command.and_then(|word| i32::from_str_radix(word, 16).ok());
-    number == Some(libc::SYS_fcntl) && command == Some(libc::F_OFD_SETLK)
+    number == Some(libc::SYS_fcntl) && command == Some(wanted)
 }
 
 /// Waits for the traced process to stop.
