@@ -166,12 +166,12 @@ impl Forked {
     }
 
     fn has_ended(&mut self) -> Result<bool> {
-        let mut status = 0;
-        // SAFETY: our own child, not yet waited for; room for its status.
-        if self.status.is_none()
-            && check(unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) })? != 0
-        {
-            self.status = Some(status);
+        if self.status.is_none() {
+            let mut status = 0;
+            // SAFETY: our own child, not yet waited for; room for its status.
+            if check(unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) })? != 0 {
+                self.status = Some(status);
+            }
         }
         Ok(self.status.is_some())
     }

@@ -6,7 +6,6 @@
 //! gains what it saves: a copy.
 
 use crate::Result;
-use std::any::Any;
 use std::ops::Range;
 
 /// The head of the last message of a stream.
@@ -226,6 +225,6 @@ impl<T> Once<T> {
 }
 
 /// An error that is not `Display`, or not `'static`, as text.
-pub fn said<T: Any>(error: impl std::fmt::Debug) -> Result<T> {
+pub fn said<T>(error: impl std::fmt::Debug) -> Result<T> {
     Err(format!("{error:?}").into())
 }

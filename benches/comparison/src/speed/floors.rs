@@ -4,7 +4,7 @@
 
 use super::channel::{Place, STOP};
 use super::measure::{Run, Stopwatch};
-use super::roles::{self, Board, Saw, Side, Trips};
+use super::roles::{self, Board, Saw, Side, Trips, Work};
 use crate::Result;
 use crate::os::{Shared, futex_wait, futex_wake};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -122,8 +122,6 @@ pub fn futex(run: Run, pause: Duration) -> Result<Trips> {
     };
     both(run, Box::new(client), Box::new(server))
 }
-
-type Work<'a> = Box<dyn FnOnce(&Board) -> Result<Saw> + Send + 'a>;
 
 fn both(run: Run, client: Work, server: Work) -> Result<Trips> {
     let sides = vec![

@@ -339,7 +339,6 @@ pub fn stream<C: Channel<W>, const W: usize>(
                 }
                 sent += burst;
             }
-            board.total.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
             if board.finish(producers) {
                 for _ in 0..consumers {
                     idle.until(|| tx.try_send(STOP).then_some(()));
@@ -425,7 +424,7 @@ pub fn total(about: &About, saw: &[Saw], consumers: usize) -> Result<Received> {
     Ok(all)
 }
 
-/// Everything about where a system's sides run.
+/// What the tables call a place.
 pub fn place_name(place: Place) -> &'static str {
     match place {
         Place::Threads => "threads",

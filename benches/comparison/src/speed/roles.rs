@@ -8,7 +8,7 @@ use super::channel::Place;
 use crate::Result;
 use crate::os::{self, Forked, Shared};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What the sides of a measurement share besides the system.
@@ -17,8 +17,6 @@ use std::time::Duration;
 pub struct Board {
     arrived: AtomicU32,
     finished: AtomicU32,
-    /// Set when the consumers may stop waiting for more.
-    pub total: AtomicU64,
 }
 
 impl Board {
@@ -78,10 +76,13 @@ pub struct Trips {
     pub max: u64,
 }
 
+/// What a side does.
+pub type Work<'a> = Box<dyn FnOnce(&Board) -> Result<Saw> + Send + 'a>;
+
 /// A side: where it runs, and what it does.
 pub struct Side<'a> {
     pub cpu: usize,
-    pub work: Box<dyn FnOnce(&Board) -> Result<Saw> + Send + 'a>,
+    pub work: Work<'a>,
 }
 
 /// Runs all sides until they end.

@@ -100,6 +100,8 @@ pub fn sweep(queue: Queued, name: &str) {
     match queue {
         Queued::Cloudtoid => {
             let _ = std::fs::remove_dir_all(shared(name));
+            // Its named semaphore.
+            let _ = std::fs::remove_file(shared(&format!("sem.ct3ip.{name}")));
         }
         _ => {
             let _ = std::fs::remove_file(shared(name));

@@ -39,13 +39,11 @@ const MAP: usize = MESSAGES as usize / 8;
 /// The message of this life and number: all words follow from the first two,
 /// and the last is the sum of the others.
 pub fn message(life: u64, number: u64) -> Message {
-    let mut all = [life, number, 0, 0, 0, 0, 0, 0];
-    for i in 2..WORDS - 1 {
-        all[i] = life
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add(number.wrapping_mul(0xd1b5_4a32_d192_ed03))
-            .wrapping_add(i as u64);
-    }
+    let base = life
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(number.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    let mut all: Message = std::array::from_fn(|i| base.wrapping_add(i as u64));
+    (all[0], all[1]) = (life, number);
     all[WORDS - 1] = all[..WORDS - 1].iter().fold(0, |sum, word| sum.wrapping_add(*word));
     all
 }

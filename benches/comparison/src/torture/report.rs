@@ -41,6 +41,15 @@ pub fn line(sight: &Sight) -> String {
     )
 }
 
+/// The messages that did not arrive. Those in a queue that stands still are not
+/// lost: nobody can have them.
+fn missing(sight: &Sight) -> String {
+    match sight.verdict {
+        Verdict::Hangs => format!("{} left inside", sight.balance.lost),
+        _ => explained(sight.balance.lost, sight.lost_allowed),
+    }
+}
+
 /// A count, and how much of it the kills explain.
 fn explained(count: u64, allowed: u64) -> String {
     match (count, allowed) {
@@ -86,7 +95,7 @@ pub fn table(options: &Options, sights: &[Sight], skipped: &[(&str, String)]) ->
             sight.killed_sending,
             sight.killed_producers,
             all.received,
-            explained(all.lost, sight.lost_allowed),
+            missing(sight),
             explained(all.doubled, sight.doubled_allowed),
             all.torn,
             stall(sight)

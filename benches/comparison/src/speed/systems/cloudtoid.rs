@@ -55,6 +55,8 @@ impl<const W: usize> Channel<W> for CloudtoidChannel {
 impl Drop for CloudtoidChannel {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0.path);
+        // Its named semaphore, if a side was killed.
+        let _ = std::fs::remove_file(format!("/dev/shm/sem.ct3ip.{}", self.0.name));
     }
 }
 

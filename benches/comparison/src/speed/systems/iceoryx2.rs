@@ -12,6 +12,8 @@ use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 
 pub struct Iceoryx2;
 
+type Factory<const W: usize> = PortFactory<ipc::Service, [u64; W], ()>;
+
 /// A service, in a folder and under a prefix of its own, so that what a killed
 /// side leaves behind can be swept.
 pub struct Service {
@@ -22,13 +24,13 @@ pub struct Service {
 /// A port; its node and service live as long.
 pub struct IceoryxTx<const W: usize> {
     publisher: Publisher<ipc::Service, [u64; W], ()>,
-    _service: PortFactory<ipc::Service, [u64; W], ()>,
+    _service: Factory<W>,
     _node: Node<ipc::Service>,
 }
 
 pub struct IceoryxRx<const W: usize> {
     subscriber: Subscriber<ipc::Service, [u64; W], ()>,
-    _service: PortFactory<ipc::Service, [u64; W], ()>,
+    _service: Factory<W>,
     _node: Node<ipc::Service>,
 }
 
@@ -53,9 +55,7 @@ impl Service {
         std::env::temp_dir().join(&self.name).to_string_lossy().into_owned()
     }
 
-    fn open<const W: usize>(
-        &self,
-    ) -> Result<(Node<ipc::Service>, PortFactory<ipc::Service, [u64; W], ()>)> {
+    fn open<const W: usize>(&self) -> Result<(Node<ipc::Service>, Factory<W>)> {
         set_log_level(LogLevel::Error);
         let Service { name, shape } = self;
         let mut config = Config::default();
@@ -138,6 +138,6 @@ impl<const W: usize> Rx<W> for IceoryxRx<W> {
 
     #[inline]
     fn try_recv(&mut self) -> Option<u64> {
-        self.subscriber.receive().unwrap().map(|sample| check(&*sample))
+        self.subscriber.receive().unwrap().map(|sample| check(&sample))
     }
 }

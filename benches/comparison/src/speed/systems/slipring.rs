@@ -137,7 +137,7 @@ impl<const W: usize> Rx<W> for TypedRx<W> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
         }
-        came(self.0.try_peek()).map(|message| check(&*message))
+        came(self.0.try_peek()).map(|message| check(&message))
     }
 
     #[inline]
@@ -333,7 +333,7 @@ impl<const W: usize> Rx<W> for QueueRx<W> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
         }
-        came(self.0.try_take()).map(|message| check(&*message))
+        came(self.0.try_take()).map(|message| check(&message))
     }
 
     #[inline]
