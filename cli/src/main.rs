@@ -1,18 +1,25 @@
-//! `slipring`: a demonstration of the library between real processes, and tools
-//! for its segments.
+//! `slipring`: a demonstration of the library between real processes, its
+//! measurements, and tools for its segments.
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod child;
 mod demo;
+mod machine;
+mod measure;
+mod options;
 mod processes;
 mod report;
+mod scratch;
 mod tools;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Whatever goes wrong ends the program, with a message.
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+type Error = Box<dyn std::error::Error>;
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Queues, pipes, values and arrays in named shared memory.
 #[derive(Parser)]
@@ -25,11 +32,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Bench(bench::Options),
     List(tools::list::Options),
     Inspect(tools::inspect::Options),
     Recover(tools::recover::Options),
     Unlink(tools::unlink::Options),
-    /// What the demonstration's processes are.
+    /// What the other processes of a demonstration or a measurement are.
     #[command(hide = true)]
     Child {
         /// Process that started it.
@@ -42,11 +50,12 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::List(options) => tools::list::run(&options),
         Command::Inspect(options) => tools::inspect::run(&options),
         Command::Recover(options) => tools::recover::run(&options),
         Command::Unlink(options) => tools::unlink::run(&options),
-        Command::Child { parent, role } => demo::child::play(parent, &role),
+        Command::Child { parent, role } => child::play(parent, &role),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -129,6 +129,7 @@ fn everything_has_help() {
     for arguments in [
         &["--help"][..],
         &["demo", "--help"],
+        &["bench", "--help"],
         &["list", "--help"],
         &["inspect", "--help"],
         &["recover", "--help"],

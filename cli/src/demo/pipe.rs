@@ -1,10 +1,10 @@
 //! Step 1: a child greets, then answers pings.
 
-use super::child::Role;
-use super::scratch::Scratch;
 use crate::Result;
+use crate::child::Role;
 use crate::processes::{PATIENCE, Process};
 use crate::report::{Grouped, Out};
+use crate::scratch::Scratch;
 use serde::Serialize;
 use slipring::{Pipe, RecvError};
 use std::fmt;

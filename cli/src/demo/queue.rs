@@ -1,10 +1,10 @@
 //! Step 3: several producers, several consumers, everything exactly once.
 
 use super::ledger::{Shares, Tally};
-use super::scratch::Scratch;
 use super::stream::{Consume, Halfway, Produce, Stream, Word, tell};
 use crate::Result;
 use crate::report::{Grouped, Out, ms, per_second};
+use crate::scratch::Scratch;
 use serde::Serialize;
 use slipring::QueueOptions;
 use std::fmt;

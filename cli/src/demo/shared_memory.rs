@@ -1,9 +1,9 @@
 //! Step 2: a child sets a value and an array.
 
-use super::child::Role;
-use super::scratch::Scratch;
 use crate::Result;
+use crate::child::Role;
 use crate::processes::Process;
+use crate::scratch::Scratch;
 use serde::Serialize;
 use slipring::Segment;
 use std::fmt;

@@ -1,12 +1,12 @@
-//! Names for the demonstration's segments, none of which survives it.
+//! Names for a run's segments, none of which survives it.
 //!
 //! A process that is interrupted or killed can't clean up after itself, so
 //! another one does: a child in a process group of its own, where Ctrl-C does
-//! not reach it. It waits for the end of its standard input, which only the
-//! demonstration holds open, and then removes whatever is left. On the ordinary
+//! not reach it. It waits for the end of its standard input, which only this
+//! process holds open, and then removes whatever is left. On the ordinary
 //! way out there is nothing left: segments go with their last process.
 
-use super::child::Role;
+use crate::child::Role;
 use crate::{Result, processes};
 use slipring::{Lock, Segment};
 use std::io::Read;
@@ -21,10 +21,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Starts the process that cleans up.
-    pub fn new() -> Result<Scratch> {
+    /// Starts the process that cleans up after this command.
+    pub fn new(command: &str) -> Result<Scratch> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let prefix = format!("slipring-demo-{}-{:x}-", std::process::id(), now.as_nanos() as u64);
+        let (pid, now) = (std::process::id(), now.as_nanos() as u64);
+        let prefix = format!("slipring-{command}-{pid}-{now:x}-");
         let cleaner = processes::command(&Role::CleanUp { prefix: prefix.clone() })?
             .process_group(0)
             .stdin(Stdio::piped())
@@ -59,8 +60,8 @@ pub fn clean_up(prefix: &str) -> Result<()> {
             let _ = Segment::unlink(&name);
         }
     }
-    // Killed while it made a segment, the demonstration may have left one that
-    // had no name yet. Making another removes those.
+    // Killed while it made a segment, the process may have left one that had no
+    // name yet. Making another removes those.
     drop(Lock::create(&format!("{prefix}last")));
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! What the child processes do.
 
-use super::ledger::Shares;
-use super::stream::{Consume, Produce};
-use super::transport::Kind;
-use super::{pipe, scratch, shared_memory, stream, table};
-use crate::{Result, processes};
+use crate::demo::ledger::Shares;
+use crate::demo::stream::{Consume, Produce};
+use crate::demo::{pipe, shared_memory, stream};
+use crate::measure::peer::{self, Course};
+use crate::{Result, bench, processes, scratch};
 use serde::{Deserialize, Serialize};
 
 /// A child's part.
@@ -21,7 +21,9 @@ pub enum Role {
     /// Receives messages, and keeps the ledger.
     Consume { segment: String, shares: Shares, part: Consume },
     /// Is at the other end of a measurement.
-    Serve { kind: Kind, bytes: usize, segment: String, cpu: Option<usize> },
+    Serve { course: Course, segment: String, cpu: Option<usize> },
+    /// Is another process of a measurement.
+    Bench(bench::Part),
 }
 
 /// Plays the role.
@@ -37,6 +39,7 @@ pub fn play(parent: i32, role: &str) -> Result<()> {
         Role::Set { segment } => shared_memory::child(&segment),
         Role::Produce { segment, shares, part } => stream::produce(&segment, shares, part),
         Role::Consume { segment, shares, part } => stream::consume(&segment, shares, part),
-        Role::Serve { kind, bytes, segment, cpu } => table::child(kind, bytes, &segment, cpu),
+        Role::Serve { course, segment, cpu } => peer::child(course, &segment, cpu),
+        Role::Bench(part) => bench::child(part),
     }
 }
