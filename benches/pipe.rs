@@ -12,6 +12,7 @@ fn name(what: &str) -> String {
 
 fn uncontended(c: &mut Criterion) {
     let mut group = c.benchmark_group("pipe/one thread");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.throughput(Throughput::Elements(1));
 
     let path = name("typed");
@@ -44,6 +45,79 @@ fn uncontended(c: &mut Criterion) {
     group.finish();
 }
 
+/// Many messages per call.
+fn batches(c: &mut Criterion) {
+    const BATCH: usize = 64;
+    let mut group = c.benchmark_group("pipe/batch of 64");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+
+    let path = name("batch");
+    let mut a = Pipe::<u64>::create_typed(&path, 1024).unwrap();
+    let mut b = Pipe::<u64>::open_typed(&path).unwrap();
+    let (mut batch, mut inbox) = ([0_u64; BATCH], Vec::with_capacity(BATCH));
+    group.bench_function("typed: send_many + recv_many, 8 bytes", |bench| {
+        bench.iter(|| {
+            batch.iter_mut().for_each(|message| *message += 1);
+            a.send_many(&batch).unwrap();
+            inbox.clear();
+            assert_eq!(b.recv_many(&mut inbox, BATCH).unwrap(), BATCH);
+            assert_eq!(inbox, batch);
+        });
+    });
+
+    let path = name("bytes-batch");
+    let mut a = Pipe::create(&path, 64 * 1024).unwrap();
+    let mut b = Pipe::open(&path).unwrap();
+    let (batch, mut inbox) = ([[7_u8; 8]; BATCH], Vec::with_capacity(BATCH));
+    group.bench_function("bytes: send_many + recv_many, 8 bytes", |bench| {
+        bench.iter(|| {
+            a.send_many(black_box(&batch)).unwrap();
+            inbox.clear();
+            assert_eq!(b.recv_many(&mut inbox, BATCH).unwrap(), BATCH);
+            assert_eq!(inbox[BATCH - 1], batch[BATCH - 1]);
+        });
+    });
+    group.finish();
+}
+
+/// 64 KiB lent where they lie, with 8 bytes of them touched.
+fn in_place(c: &mut Criterion) {
+    const LEN: usize = 64 * 1024;
+    let mut group = c.benchmark_group("pipe/64 KiB in place");
+    group.throughput(Throughput::Bytes(LEN as u64));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+
+    let path = name("large");
+    let mut a = Pipe::<[u64; LEN / 8]>::create_typed(&path, 16).unwrap();
+    let mut b = Pipe::<[u64; LEN / 8]>::open_typed(&path).unwrap();
+    let mut i = 0;
+    group.bench_function("typed: reserve + peek", |bench| {
+        bench.iter(|| {
+            let mut slot = a.reserve().unwrap();
+            slot[0] = i;
+            slot.commit();
+            assert_eq!(b.peek().unwrap()[0], i);
+            i += 1;
+        });
+    });
+
+    let path = name("large-bytes");
+    let mut a = Pipe::create(&path, 16 * (LEN + 8)).unwrap();
+    let mut b = Pipe::open(&path).unwrap();
+    group.bench_function("bytes: reserve + peek", |bench| {
+        bench.iter(|| {
+            let mut room = a.reserve(LEN).unwrap();
+            room[..8].copy_from_slice(&i.to_ne_bytes());
+            room.commit(LEN);
+            let message = b.peek().unwrap();
+            assert_eq!((message.len(), &message[..8]), (LEN, &i.to_ne_bytes()[..]));
+            i += 1;
+        });
+    });
+    group.finish();
+}
+
 fn round_trip(c: &mut Criterion) {
     let mut group = c.benchmark_group("pipe/two threads");
     group.sample_size(10);
@@ -70,5 +144,5 @@ fn round_trip(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, uncontended, round_trip);
+criterion_group!(benches, uncontended, batches, in_place, round_trip);
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 //! several threads get through it. Arrived data is checked.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use slipring::{Queue, Segment};
+use slipring::Queue;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ fn name(what: &str) -> String {
 /// One thread, nobody else: the floor of an operation.
 fn uncontended(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue/one thread");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.throughput(Throughput::Elements(1));
 
     let queue = Queue::<u64>::create(&name("u64"), 1024).unwrap();
@@ -88,18 +89,78 @@ fn contended(c: &mut Criterion) {
     group.finish();
 }
 
-/// What it costs to make a segment and to attach to one.
-fn attach(c: &mut Criterion) {
-    let mut group = c.benchmark_group("segment");
-    let path = name("attach");
-    group.bench_function("create and drop, 1 MiB", |b| {
-        b.iter(|| Segment::builder(&path).queue::<u64>("q", 65536 - 64).create().unwrap());
-    });
-    let held = Segment::builder(&path).queue::<u64>("q", 65536).create().unwrap();
-    group.bench_function("open and drop", |b| b.iter(|| Segment::open(&path).unwrap()));
-    drop(held);
+/// Rings from one slot to more than any cache holds, half full.
+fn capacities(c: &mut Criterion) {
+    let mut group = c.benchmark_group("queue/capacity");
+    group.throughput(Throughput::Elements(1));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for slots in [1, 7, 1000, 1_000_000] {
+        let queue = Queue::<u64>::create(&name("capacity"), slots).unwrap();
+        let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+        let waiting = slots as u64 / 2;
+        (0..waiting).for_each(|i| tx.try_send(i).unwrap());
+        let mut i = waiting;
+        group.bench_function(format!("try_send + try_recv, 8 bytes, {slots} slots"), |b| {
+            b.iter(|| {
+                tx.try_send(black_box(i)).unwrap();
+                assert_eq!(rx.try_recv().unwrap(), i - waiting);
+                i += 1;
+            });
+        });
+    }
     group.finish();
 }
 
-criterion_group!(benches, uncontended, contended, attach);
+/// Many messages per call.
+fn batches(c: &mut Criterion) {
+    const BATCH: usize = 64;
+    let mut group = c.benchmark_group("queue/batch of 64");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    let queue = Queue::<u64>::create(&name("batch"), 1024).unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let (mut batch, mut inbox) = ([0_u64; BATCH], Vec::with_capacity(BATCH));
+    group.bench_function("send_many + recv_many, 8 bytes", |b| {
+        b.iter(|| {
+            batch.iter_mut().for_each(|message| *message += 1);
+            tx.send_many(&batch).unwrap();
+            inbox.clear();
+            assert_eq!(rx.recv_many(&mut inbox, BATCH).unwrap(), BATCH);
+            assert_eq!(inbox, batch);
+        });
+    });
+    group.finish();
+}
+
+/// 64 KiB: copied in and out, or lent where they lie, with 8 bytes of them
+/// touched.
+fn large(c: &mut Criterion) {
+    type Large = [u64; 8192];
+    let mut group = c.benchmark_group("queue/64 KiB");
+    group.throughput(Throughput::Bytes(size_of::<Large>() as u64));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    let queue = Queue::<Large>::create(&name("large"), 16).unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let mut message = Box::new([0; 8192]);
+    group.bench_function("try_send + try_recv", |b| {
+        b.iter(|| {
+            message[8191] += 1;
+            tx.try_send(*message).unwrap();
+            assert_eq!(rx.try_recv().unwrap()[8191], message[8191]);
+        });
+    });
+    let mut i = 0;
+    group.bench_function("claim + take", |b| {
+        b.iter(|| {
+            let mut slot = tx.try_claim().unwrap();
+            slot[0] = i;
+            slot.commit();
+            assert_eq!(rx.try_take().unwrap()[0], i);
+            i += 1;
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, uncontended, capacities, batches, large, contended);
 criterion_main!(benches);

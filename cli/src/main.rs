@@ -1,10 +1,14 @@
-//! `slipring`: a demonstration of the library between real processes, a soak
-//! test that kills them, and tools for its segments.
+//! `slipring`: a demonstration of the library between real processes, its
+//! measurements, a soak test that kills them, and tools for its segments.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod child;
 mod demo;
+mod machine;
+mod measure;
+mod options;
 mod processes;
 mod report;
 mod scratch;
@@ -15,7 +19,8 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Whatever goes wrong ends the program, with a message.
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+type Error = Box<dyn std::error::Error>;
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Queues, pipes, values and arrays in named shared memory.
 #[derive(Parser)]
@@ -28,6 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Bench(bench::Options),
     Torture(torture::Options),
     List(tools::list::Options),
     Inspect(tools::inspect::Options),
@@ -46,6 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::List(options) => tools::list::run(&options),
         Command::Inspect(options) => tools::inspect::run(&options),

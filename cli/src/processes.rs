@@ -153,21 +153,37 @@ fn line(word: &impl Serialize) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Keeps this thread on one CPU; returns where it might run before.
-pub fn pin(cpu: usize) -> Result<CpuSet> {
+/// Keeps this thread, and those that it starts, on these CPUs; returns where it
+/// might run before.
+pub fn pin(cpus: &[usize]) -> Result<CpuSet> {
     let before = sched_getaffinity(None)?;
     let mut only = CpuSet::new();
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(format!("there is no CPU {cpu}").into());
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(format!("there is no CPU {cpu}").into());
+        }
+        only.set(cpu);
     }
-    only.set(cpu);
-    sched_setaffinity(None, &only).map_err(|error| format!("CPU {cpu}: {error}"))?;
+    let error = |error| format!("CPUs {cpus:?}: {error}");
+    sched_setaffinity(None, &only).map_err(error)?;
     Ok(before)
 }
 
 /// Lets this thread run on these CPUs.
 pub fn unpin(cpus: &CpuSet) -> Result<()> {
     Ok(sched_setaffinity(None, cpus)?)
+}
+
+/// Waits until it is done; `never` is the error if it is not for too long.
+pub fn until(never: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        if start.elapsed() > PATIENCE {
+            return Err(never.into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 /// In a child: asks the kernel to kill it when the parent dies.

@@ -1,6 +1,6 @@
 //! What is printed: text while things happen, or one JSON document in the end.
 
-use crate::Result;
+use crate::{Error, Result};
 use anstyle::Style;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -42,6 +42,16 @@ impl Out {
         Ok(())
     }
 
+    /// That it failed, for whoever reads only the document.
+    pub fn failure(self, error: &Error) {
+        #[derive(Serialize)]
+        struct Failure {
+            ok: bool,
+            error: String,
+        }
+        let _ = self.document(&Failure { ok: false, error: error.to_string() });
+    }
+
     /// One or the other.
     pub fn either(self, report: &(impl Serialize + Display)) -> Result<()> {
         self.text(report)?;
@@ -73,6 +83,11 @@ impl Bar {
     /// What it is at.
     pub fn doing(&self, what: String) {
         self.0.set_message(what);
+    }
+
+    /// Something else is printed meanwhile.
+    pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.0.suspend(print)
     }
 }
 

@@ -1,25 +1,18 @@
-//! Names for a command's own segments, none of which survives it.
+//! Names for a run's segments, none of which survives it.
 //!
 //! A process that is interrupted or killed can't clean up after itself, so
 //! another one does: a child in a process group of its own, where Ctrl-C does
-//! not reach it. It waits for the end of its standard input, which only the
-//! command holds open, and then removes whatever is left. On the ordinary way
-//! out there is nothing left: segments go with their last process.
+//! not reach it. It waits for the end of its standard input, which only this
+//! process holds open, and then removes whatever is left. On the ordinary
+//! way out there is nothing left: segments go with their last process.
 
+use crate::child::Role;
 use crate::{Result, processes};
-use serde::{Deserialize, Serialize};
 use slipring::{Lock, Segment};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The part of the child that cleans up.
-#[derive(Serialize, Deserialize)]
-pub struct CleanUp {
-    /// How the names begin.
-    clean_up: String,
-}
 
 /// A source of names, and the promise to remove them.
 pub struct Scratch {
@@ -31,9 +24,9 @@ impl Scratch {
     /// Starts the process that cleans up after this command.
     pub fn new(command: &str) -> Result<Scratch> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let prefix =
-            format!("slipring-{command}-{}-{:x}-", std::process::id(), now.as_nanos() as u64);
-        let cleaner = processes::command(&CleanUp { clean_up: prefix.clone() })?
+        let (pid, now) = (std::process::id(), now.as_nanos() as u64);
+        let prefix = format!("slipring-{command}-{pid}-{now:x}-");
+        let cleaner = processes::command(&Role::CleanUp { prefix: prefix.clone() })?
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -55,9 +48,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Outlives the others, however they end, and removes their segments.
-pub fn clean_up(part: &CleanUp) -> Result<()> {
-    let prefix = part.clean_up.as_str();
+/// The child that cleans up.
+pub fn clean_up(prefix: &str) -> Result<()> {
     // Whatever ends the wait, clean up.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     for entry in std::fs::read_dir(crate::tools::SHM)? {
@@ -68,8 +60,8 @@ pub fn clean_up(part: &CleanUp) -> Result<()> {
             let _ = Segment::unlink(&name);
         }
     }
-    // Killed while it made a segment, the command may have left one that
-    // had no name yet. Making another removes those.
+    // Killed while it made a segment, the process may have left one that had no
+    // name yet. Making another removes those.
     drop(Lock::create(&format!("{prefix}last")));
     Ok(())
 }

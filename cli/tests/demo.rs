@@ -130,6 +130,7 @@ fn everything_has_help() {
         &["--help"][..],
         &["demo", "--help"],
         &["torture", "--help"],
+        &["bench", "--help"],
         &["list", "--help"],
         &["inspect", "--help"],
         &["recover", "--help"],

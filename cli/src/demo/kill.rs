@@ -15,7 +15,7 @@
 use super::ledger::{Message, Shares, Tally};
 use super::stream::{Consume, Halfway, Produce, Stream, Word, expect, expect_holding, tell};
 use crate::Result;
-use crate::processes::{PATIENCE, Process};
+use crate::processes::{Process, until};
 use crate::report::{Out, ms};
 use crate::scratch::Scratch;
 use serde::Serialize;
@@ -130,14 +130,14 @@ fn kill(
     let pid = victim.pid();
     let killed = Instant::now();
     victim.kill()?;
-    until("goes on", || Ok(stream.queue.counters() != before))?;
+    until("the stream never goes on", || Ok(stream.queue.counters() != before))?;
     let others_went_on = killed.elapsed();
     // They do it themselves: here is only looked on.
     let participates = || {
         let all = stream.segment.participants()?;
         Ok::<_, slipring::Error>(all.iter().any(|participant| participant.pid == pid))
     };
-    until("recovers the dead", || Ok(!participates()?))?;
+    until("the stream never recovers the dead", || Ok(!participates()?))?;
     Ok(Death {
         role,
         pid,
@@ -154,7 +154,7 @@ fn kill(
 fn still(stream: &Stream) -> Result<(QueueCounters, Duration)> {
     let counters = || stream.queue.counters();
     let mut seen = (counters(), Instant::now());
-    until("waits for the living", || {
+    until("the stream never waits for the living", || {
         std::thread::sleep(SLICE / 10);
         if counters() != seen.0 {
             seen = (counters(), Instant::now());
@@ -162,17 +162,6 @@ fn still(stream: &Stream) -> Result<(QueueCounters, Duration)> {
         Ok(seen.1.elapsed() > 5 * SLICE)
     })?;
     Ok((seen.0, seen.1.elapsed()))
-}
-
-fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !done()? {
-        if start.elapsed() > PATIENCE {
-            return Err(format!("the stream never {what}").into());
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
 }
 
 impl fmt::Display for Report {

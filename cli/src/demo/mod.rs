@@ -1,18 +1,16 @@
 //! `slipring demo`: each object between real processes, one of which is killed,
 //! and what it costs.
 
-pub mod child;
 mod kill;
-mod ledger;
-mod measure;
-mod pipe;
+pub mod ledger;
+pub mod pipe;
 mod queue;
-mod shared_memory;
-mod stream;
+pub mod shared_memory;
+pub mod stream;
 mod table;
-mod transport;
 
 use crate::Result;
+use crate::options::{cpus, seconds};
 use crate::report::Out;
 use crate::scratch::Scratch;
 use clap::builder::RangedU64ValueParser;
@@ -52,18 +50,6 @@ pub struct Options {
     json: bool,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("expected a number of seconds from 0.001 to 3600".to_owned()),
-    }
-}
-
-fn cpus(text: &str) -> Result<[usize; 2], String> {
-    let both: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    both.ok().and_then(|both| both.try_into().ok()).ok_or("expected two numbers".to_owned())
-}
-
 /// Everything, as JSON.
 #[derive(Serialize)]
 struct Report {
@@ -77,19 +63,10 @@ struct Report {
     ok: bool,
 }
 
-#[derive(Serialize)]
-struct Failure {
-    ok: bool,
-    error: String,
-}
-
 /// Runs the demonstration.
 pub fn run(options: &Options) -> Result<()> {
     let out = Out::new(options.json);
-    let report = steps(options, out).inspect_err(|error| {
-        // For whoever reads only the document.
-        let _ = out.document(&Failure { ok: false, error: error.to_string() });
-    })?;
+    let report = steps(options, out).inspect_err(|error| out.failure(error))?;
     out.document(&report)?;
     if report.ok {
         Ok(())

@@ -1,7 +1,7 @@
 //! Step 1: a child greets, then answers pings.
 
-use super::child::Role;
 use crate::Result;
+use crate::child::Role;
 use crate::processes::{PATIENCE, Process};
 use crate::report::{Grouped, Out};
 use crate::scratch::Scratch;

@@ -1,7 +1,7 @@
 //! Step 2: a child sets a value and an array.
 
-use super::child::Role;
 use crate::Result;
+use crate::child::Role;
 use crate::processes::Process;
 use crate::scratch::Scratch;
 use serde::Serialize;

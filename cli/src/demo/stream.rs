@@ -1,9 +1,9 @@
 //! A queue between producers and consumers, with a ledger: what steps 3 and 4
 //! have in common.
 
-use super::child::Role;
 use super::ledger::{Message, Row, Shares, Tally, audit};
 use crate::Result;
+use crate::child::Role;
 use crate::processes::{self, PATIENCE, Process};
 use crate::report::Bar;
 use serde::{Deserialize, Serialize};

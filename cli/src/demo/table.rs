@@ -1,28 +1,15 @@
 //! Step 5: how fast, beside what the operating system has.
 
-use super::child::Role;
-use super::measure::{Measured, measure, serve};
-use super::transport::{Bytes, Kind, Message, Queues, Streams, Typed};
 use crate::Result;
-use crate::processes::{self, Process};
-use crate::report::{Grouped, Out};
+use crate::measure::peer::{self, Course};
+use crate::measure::protocol::{RoundTrips, Throughput};
+use crate::measure::transport::{Manner, Way};
+use crate::processes;
+use crate::report::{Grouped, Out, per_second};
 use crate::scratch::Scratch;
 use serde::Serialize;
-use slipring::{Pipe, Pod, Segment};
 use std::fmt;
-use std::fs::File;
-use std::io::{stdin, stdout};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::Stdio;
 use std::time::Duration;
-
-/// Slots of the queues and the typed pipe.
-const SLOTS: usize = 1024;
-/// Ring of the pipe of bytes: as much as an OS pipe has.
-const BYTES: usize = 64 * 1024;
-const THERE: &str = "there";
-const BACK: &str = "back";
 
 /// All measurements.
 #[derive(Serialize)]
@@ -39,17 +26,14 @@ pub struct Report {
 
 #[derive(Serialize)]
 struct Row {
-    transport: Kind,
+    transport: Way,
     bytes: usize,
-    #[serde(flatten)]
-    measured: Measured,
-}
-
-/// What all measurements have in common.
-#[derive(Clone, Copy)]
-struct Setup {
-    length: Duration,
-    placed_on: Option<[usize; 2]>,
+    messages_per_second: u64,
+    messages: u64,
+    round_trips: u64,
+    /// One reading of the clock included.
+    round_trip_p50_ns: u64,
+    round_trip_p99_ns: u64,
 }
 
 /// The measuring process.
@@ -60,120 +44,35 @@ pub fn run(
     placed_on: Option<[usize; 2]>,
 ) -> Result<Report> {
     let cpus = std::thread::available_parallelism()?.get();
-    let setup = Setup { length: Duration::from_secs_f64(seconds), placed_on };
-    let before = placed_on.map(|[here, _]| processes::pin(here)).transpose()?;
-    let bar = out.progress(2 * Kind::ALL.len() as u64, "");
+    let before = placed_on.map(|[here, _]| processes::pin(&[here])).transpose()?;
+    let there = placed_on.map(|[_, there]| there);
+    let length = Duration::from_secs_f64(seconds);
+    let bar = out.progress(2 * Way::ALL.len() as u64, "");
     let mut rows = Vec::new();
     for bytes in [8, 64] {
-        for transport in Kind::ALL {
+        for transport in Way::ALL {
             bar.doing(format!("{}, {bytes} bytes", transport.name()));
             bar.at(rows.len() as u64);
             let segment = scratch.name(&format!("table-{}", rows.len()));
-            let measured = match bytes {
-                8 => parent::<[u64; 1]>(transport, segment, setup),
-                _ => parent::<[u64; 8]>(transport, segment, setup),
-            };
-            let measured = measured.map_err(|e| format!("{}: {e}", transport.name()))?;
-            rows.push(Row { transport, bytes, measured });
+            let course = Course { way: transport, manner: Manner::Blocking, bytes };
+            let job = (RoundTrips(length), Throughput(length));
+            let (trips, sent) = peer::run(course, &segment, there, job)?;
+            rows.push(Row {
+                transport,
+                bytes,
+                messages_per_second: per_second(sent.messages, sent.elapsed),
+                messages: sent.messages,
+                round_trips: trips.len(),
+                round_trip_p50_ns: trips.value_at_quantile(0.5),
+                round_trip_p99_ns: trips.value_at_quantile(0.99),
+            });
         }
     }
     if let Some(before) = before {
         processes::unpin(&before)?;
     }
-    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = loads.split(' ').next().and_then(|load| load.parse().ok());
+    let load = crate::machine::load();
     Ok(Report { seconds_each: seconds, placed_on, cpus, load, rows })
-}
-
-fn parent<M: Message>(kind: Kind, segment: String, setup: Setup) -> Result<Measured> {
-    let Setup { length, placed_on } = setup;
-    let cpu = placed_on.map(|[_, there]| there);
-    let role = Role::Serve { kind, bytes: size_of::<M>(), segment: segment.clone(), cpu };
-    // A child that attaches to a segment says when it has.
-    let start = || {
-        let mut child = Process::start(&role)?;
-        child.hear::<()>()?;
-        Ok::<_, Box<dyn std::error::Error>>(child)
-    };
-    let (measured, child) = match kind {
-        Kind::Typed => {
-            let pipe = Pipe::<M>::create_typed(&segment, SLOTS)?;
-            let child = start()?;
-            (measure::<M>(Typed(pipe), length)?, child)
-        }
-        Kind::Bytes => {
-            let pipe = Pipe::create(&segment, BYTES)?;
-            let child = start()?;
-            (measure::<M>(Bytes(pipe), length)?, child)
-        }
-        Kind::Queue => {
-            let segment = queues::<M>(&segment)?;
-            let ends = Queues::new(&segment.queue(THERE)?, &segment.queue(BACK)?)?;
-            let child = start()?;
-            (measure::<M>(ends, length)?, child)
-        }
-        Kind::OsPipe => {
-            let mut child = Process::start(&role)?;
-            let (out, back) = child.take_streams()?;
-            (measure::<M>(Streams { out, back }, length)?, child)
-        }
-        Kind::UnixSocket => {
-            let (here, there) = UnixStream::pair()?;
-            let there = OwnedFd::from(there);
-            let child = Process::start_with(&role, there.into(), Stdio::null())?;
-            (measure::<M>(Streams { out: here.try_clone()?, back: here }, length)?, child)
-        }
-    };
-    child.join()?;
-    Ok(measured)
-}
-
-/// A queue each way.
-fn queues<M: Pod>(segment: &str) -> Result<Segment> {
-    Ok(Segment::builder(segment).queue::<M>(THERE, SLOTS).queue::<M>(BACK, SLOTS).create()?)
-}
-
-/// The serving process.
-pub fn child(kind: Kind, bytes: usize, segment: &str, cpu: Option<usize>) -> Result<()> {
-    if let Some(cpu) = cpu {
-        processes::pin(cpu)?;
-    }
-    match bytes {
-        8 => child_of::<[u64; 1]>(kind, segment),
-        64 => child_of::<[u64; 8]>(kind, segment),
-        _ => Err(format!("no messages of {bytes} bytes").into()),
-    }
-}
-
-fn child_of<M: Message>(kind: Kind, segment: &str) -> Result<()> {
-    match kind {
-        Kind::Typed => {
-            let pipe = Pipe::<M>::open_typed(segment)?;
-            processes::say(&())?;
-            serve::<M>(Typed(pipe))
-        }
-        Kind::Bytes => {
-            let pipe = Pipe::open(segment)?;
-            processes::say(&())?;
-            serve::<M>(Bytes(pipe))
-        }
-        Kind::Queue => {
-            let segment = Segment::open(segment)?;
-            let ends = Queues::new(&segment.queue(BACK)?, &segment.queue(THERE)?)?;
-            processes::say(&())?;
-            serve::<M>(ends)
-        }
-        Kind::OsPipe => {
-            // Around the buffers of the standard library.
-            let back = File::from(stdin().as_fd().try_clone_to_owned()?);
-            let out = File::from(stdout().as_fd().try_clone_to_owned()?);
-            serve::<M>(Streams { out, back })
-        }
-        Kind::UnixSocket => {
-            let socket = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
-            serve::<M>(Streams { out: socket.try_clone()?, back: socket })
-        }
-    }
 }
 
 impl fmt::Display for Report {
@@ -187,10 +86,11 @@ impl fmt::Display for Report {
         }
         let (name, bytes, rate, p50, p99) = ("", "bytes", "messages/s", "round trip p50", "p99");
         write!(f, "\n   {name:<24}{bytes:>6}{rate:>14}{p50:>17}{p99:>15}")?;
-        for Row { transport, bytes, measured } in &self.rows {
-            let (name, rate) = (transport.name(), Grouped(measured.messages_per_second));
+        for row in &self.rows {
+            let (name, bytes, rate) =
+                (row.transport.name(), row.bytes, Grouped(row.messages_per_second));
             let ns = |ns| format!("{} ns", Grouped(ns));
-            let (p50, p99) = (ns(measured.round_trip_p50_ns), ns(measured.round_trip_p99_ns));
+            let (p50, p99) = (ns(row.round_trip_p50_ns), ns(row.round_trip_p99_ns));
             write!(f, "\n   {name:<24}{bytes:>6}{rate:>14}{p50:>17}{p99:>15}")?;
         }
         Ok(())

@@ -7,6 +7,7 @@ use super::options::{Sabotage, Shape, Side};
 use super::random::{Random, mix};
 use super::stalls::Span;
 use super::strike::{self, Goal, Led, Reach};
+use crate::child::Role;
 use crate::{Result, processes};
 use rustix::fd::OwnedFd;
 use rustix::process::{
@@ -183,7 +184,7 @@ impl<'a> Crew<'a> {
             begun: self.clock.begun(),
             sabotage: self.sabotage,
         };
-        let child = processes::command(&part)?
+        let child = processes::command(&Role::Torture(part))?
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

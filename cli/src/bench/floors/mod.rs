@@ -1,0 +1,255 @@
+//! Floors: what the machine can do at best, measured beside each figure.
+//!
+//! | floor | is | under |
+//! |-------|----|-------|
+//! | ping-pong | a cache line there and back between two processes that do nothing else | round trips; half of it, where a line goes one way |
+//! | the same with pauses | as waiting calls spin | round trips of blocking calls |
+//! | copy | blocks copied in by one core and out by another | streams |
+//! | futex | one thread wakes another, which then looks at the clock | wake-ups |
+//!
+//! A floor is measured before and after each figure. When it moved by more than
+//! a fifth in between, something else went on, and the figure is to be dropped.
+
+mod copy;
+mod futex;
+mod ping_pong;
+
+pub use ping_pong::child;
+
+use crate::Result;
+use crate::measure::times::{Times, record, timed};
+use crate::report::Grouped;
+use crate::scratch::Scratch;
+use copy::Copying;
+use hdrhistogram::Histogram;
+use ping_pong::PingPong;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// How far a floor may move.
+const TOLERANCE: f64 = 0.2;
+
+/// A floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Floor {
+    PingPong,
+    PingPongWithPauses,
+    Copy,
+    Futex,
+}
+
+impl Floor {
+    const ALL: [Floor; 4] = [Floor::PingPong, Floor::PingPongWithPauses, Floor::Copy, Floor::Futex];
+
+    fn name(self) -> &'static str {
+        match self {
+            Floor::PingPong => "a cache line there and back",
+            Floor::PingPongWithPauses => "the same, with a pause per look",
+            Floor::Copy => "copied from core to core",
+            Floor::Futex => "a futex's wake-up",
+        }
+    }
+}
+
+/// All of them, and what they were so far.
+pub struct Floors {
+    length: Duration,
+    ping_pong: PingPong,
+    copying: Copying,
+    there: Option<usize>,
+    /// The values of each: nanoseconds, or gigabytes per second.
+    values: [Vec<f64>; Floor::ALL.len()],
+    /// All times of each that has times.
+    times: [Histogram<u64>; Floor::ALL.len()],
+}
+
+impl Floors {
+    /// Starts what they need. Figures take `length`; floors a part of it.
+    pub fn new(scratch: &Scratch, there: Option<usize>, length: Duration) -> Result<Floors> {
+        Ok(Floors {
+            length: (length / 4).clamp(Duration::from_millis(2), Duration::from_millis(100)),
+            ping_pong: PingPong::start(&scratch.name("floor"), there)?,
+            copying: Copying::new(),
+            there,
+            values: Default::default(),
+            times: [record()?, record()?, record()?, record()?],
+        })
+    }
+
+    /// Measures one.
+    fn sample(&mut self, floor: Floor) -> Result<f64> {
+        let times = match floor {
+            Floor::PingPong => self.ping_pong.sample(false, self.length)?,
+            Floor::PingPongWithPauses => self.ping_pong.sample(true, self.length)?,
+            Floor::Futex => futex::sample(self.there, self.length)?,
+            Floor::Copy => {
+                let rate = self.copying.sample(self.there, self.length)?;
+                self.values[floor as usize].push(rate);
+                return Ok(rate);
+            }
+        };
+        let p50 = times.value_at_quantile(0.5) as f64;
+        self.values[floor as usize].push(p50);
+        self.times[floor as usize].add(&times)?;
+        Ok(p50)
+    }
+
+    /// Measures all.
+    pub fn sample_all(&mut self) -> Result<()> {
+        Floor::ALL.into_iter().try_for_each(|floor| self.sample(floor).map(drop))
+    }
+
+    /// Does it, with the floor before and after.
+    pub fn around<R>(
+        &mut self,
+        floor: Floor,
+        figure: impl FnOnce() -> Result<R>,
+    ) -> Result<(R, Beside)> {
+        let before = match self.values[floor as usize].last() {
+            Some(&value) => value,
+            None => self.sample(floor)?,
+        };
+        let figure = figure()?;
+        let after = self.sample(floor)?;
+        Ok((figure, Beside::new(floor, before, after)))
+    }
+
+    /// The times of all ping-pongs without pauses.
+    pub fn ping_pong_times(&self) -> &Histogram<u64> {
+        &self.times[Floor::PingPong as usize]
+    }
+
+    /// What they were.
+    pub fn report(&self) -> Result<Report> {
+        let rows = Floor::ALL.into_iter().map(|floor| {
+            let (values, times) = (&self.values[floor as usize], &self.times[floor as usize]);
+            Row {
+                floor,
+                unit: if floor == Floor::Copy { "GB/s" } else { "ns" },
+                values: values.iter().copied().map(round).collect(),
+                times: (!times.is_empty()).then(|| Times::of(times)),
+            }
+        });
+        let clock = timed(self.length, |_| Ok(()))?;
+        Ok(Report { rows: rows.collect(), clock_ns: clock.value_at_quantile(0.5) })
+    }
+}
+
+/// The floor beside a figure.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Beside {
+    floor: Floor,
+    floor_before: f64,
+    floor_after: f64,
+    /// The figure in floors.
+    times_floor: Option<f64>,
+    /// Whether the floor moved too far.
+    pub dropped: bool,
+}
+
+impl Beside {
+    fn new(floor: Floor, before: f64, after: f64) -> Beside {
+        let moved = (after - before).abs() / before.min(after).max(f64::MIN_POSITIVE);
+        let dropped = moved > TOLERANCE;
+        let (floor_before, floor_after) = (round(before), round(after));
+        Beside { floor, floor_before, floor_after, times_floor: None, dropped }
+    }
+
+    fn mean(self) -> f64 {
+        f64::midpoint(self.floor_before, self.floor_after)
+    }
+
+    /// For a figure of so many nanoseconds: a whole round trip, or a wake-up.
+    pub fn whole(self, ns: f64) -> Beside {
+        Beside { times_floor: Some(round(ns / self.mean())), ..self }
+    }
+
+    /// For a figure of so many nanoseconds in which a line goes one way.
+    pub fn one_way(self, ns: f64) -> Beside {
+        self.whole(2.0 * ns)
+    }
+
+    /// For so many nanoseconds in which so many bytes were copied.
+    pub fn copy_of(self, bytes: usize, ns: f64) -> Beside {
+        // Gigabytes per second are bytes per nanosecond.
+        Beside { times_floor: Some(round(ns * self.mean() / bytes as f64)), ..self }
+    }
+}
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.dropped { " !" } else { "" };
+        match self.times_floor {
+            Some(times) => f.pad(&format!("{times:.1}{mark}")),
+            None => f.pad(mark),
+        }
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// What the floors were.
+#[derive(Serialize)]
+pub struct Report {
+    rows: Vec<Row>,
+    /// A reading of the clock, which is part of every single time.
+    clock_ns: u64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    floor: Floor,
+    unit: &'static str,
+    /// In the order of the figures.
+    values: Vec<f64>,
+    times: Option<Times>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Row { floor, values, times, unit } in &self.rows {
+            let name = floor.name();
+            match times {
+                Some(Times { p50_ns, p99_ns, .. }) => {
+                    let (p50, p99) = (Grouped(*p50_ns), Grouped(*p99_ns));
+                    writeln!(f, "   {name:<34}{p50:>9} {unit} p50 {p99:>9} {unit} p99")?;
+                }
+                None => {
+                    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+                    writeln!(f, "   {name:<34}{mean:>9.1} {unit}")?;
+                }
+            }
+        }
+        let ns = self.clock_ns;
+        write!(f, "   {:<34}{ns:>9} ns, which every single time includes", "a reading of the clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_told_in_floors() {
+        let lines = Beside::new(Floor::PingPong, 90.0, 110.0);
+        assert_eq!(lines.whole(200.0).times_floor, Some(2.0));
+        assert_eq!(lines.one_way(200.0).times_floor, Some(4.0));
+        // 64 bytes at 10 bytes per nanosecond take 6.4 ns.
+        let copies = Beside::new(Floor::Copy, 10.0, 10.0);
+        assert_eq!(copies.copy_of(64, 12.8).times_floor, Some(2.0));
+        assert_eq!(copies.times_floor, None);
+    }
+
+    #[test]
+    fn a_figure_is_dropped_when_its_floor_moved() {
+        assert!(!Beside::new(Floor::Copy, 100.0, 119.0).dropped);
+        assert!(Beside::new(Floor::Copy, 100.0, 121.0).dropped);
+        assert!(Beside::new(Floor::Copy, 121.0, 100.0).dropped);
+        assert!(Beside::new(Floor::Copy, 0.0, 1.0).dropped);
+        assert_eq!(Beside::new(Floor::Futex, 1.0, 2.0).whole(3.0).to_string(), "2.0 !");
+    }
+}

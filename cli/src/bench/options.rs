@@ -1,0 +1,150 @@
+//! What to measure, from the options.
+
+use super::mpmc::Crew;
+use super::value::Access;
+use super::wake::Woken;
+use crate::Result;
+use crate::measure::message::SIZES;
+use crate::measure::peer::Course;
+use crate::measure::transport::{Manner, Way};
+use crate::options::{cpus, seconds};
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+/// Measure between processes on this machine, beside what it can do at best
+///
+/// Each figure stands beside a floor: the time that a bare cache line takes
+/// there and back, a bare copy, or a bare wake-up, measured before and after. A
+/// figure whose floor moved by more than a fifth meanwhile is marked with "!",
+/// and dropped in JSON: measure again on a quieter machine.
+///
+/// Every message is checked for its place in the sequence when it arrives.
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to measure; may be repeated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    kind: Vec<Kind>,
+    /// Sizes of messages in bytes: 8, 48, 64, 256, 1024, 4096 or 65536 [default: 8, 64, 4096 and
+    /// 65536; 8 and 64 for value and mpmc]
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size)]
+    size: Vec<usize>,
+    /// Processes that send and that receive, for mpmc [default: 2x2, 2x1 and 1x2]
+    #[arg(long, value_name = "PxC", value_delimiter = ',', value_parser = crew)]
+    crew: Vec<Crew>,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    pub seconds: f64,
+    /// Keep the two sides on these CPUs, such as 0,1
+    #[arg(long, value_name = "A,B", value_parser = cpus)]
+    pub pin: Option<[usize; 2]>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the round trips of the smallest size, percentile by percentile
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A queue each way: round trips, and throughput one way
+    Queue,
+    /// The same with a pipe of messages
+    Pipe,
+    /// The same with a pipe of bytes
+    Bytes,
+    /// Loads and stores of a value, with and without another process at it
+    Value,
+    /// A queue between several processes
+    Mpmc,
+    /// Waking a receiver that sleeps
+    Wake,
+    /// Everything
+    All,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| SIZES.contains(size));
+    size.ok_or_else(|| format!("expected one of {SIZES:?}"))
+}
+
+fn crew(text: &str) -> Result<Crew, String> {
+    let counts = text.split_once('x').and_then(|(p, c)| Some((p.parse().ok()?, c.parse().ok()?)));
+    match counts {
+        Some((producers @ 1..=64, consumers @ 1..=64)) => Ok(Crew { producers, consumers }),
+        _ => Err("expected two numbers from 1 to 64, such as 2x2".to_owned()),
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    RoundTrip(Course),
+    Stream(Course),
+    Mpmc(Crew, usize),
+    Value(Access, usize),
+    Wake(Woken),
+}
+
+/// How many processes send and receive, if nothing else is asked for.
+const USUAL: [Crew; 3] = [
+    Crew { producers: 2, consumers: 2 },
+    Crew { producers: 2, consumers: 1 },
+    Crew { producers: 1, consumers: 2 },
+];
+
+/// Messages at least this large are measured in place, too.
+const LARGE: usize = 4096;
+
+impl Options {
+    /// All measurements, in order.
+    pub fn plan(&self) -> Result<Vec<Step>> {
+        let wanted = |kind| self.kind.contains(&kind) || self.kind.contains(&Kind::All);
+        let ways = [(Kind::Pipe, Way::Typed), (Kind::Bytes, Way::Bytes), (Kind::Queue, Way::Queue)];
+        let ways: Vec<Way> =
+            ways.into_iter().filter(|(kind, _)| wanted(*kind)).map(|(_, way)| way).collect();
+        let sized = !ways.is_empty() || wanted(Kind::Value) || wanted(Kind::Mpmc);
+        if !self.size.is_empty() && !sized {
+            return Err("--size says nothing about wake".into());
+        }
+        if !self.crew.is_empty() && !wanted(Kind::Mpmc) {
+            return Err("--crew is for mpmc alone".into());
+        }
+        if self.svg.is_some() && ways.is_empty() {
+            return Err("--svg draws round trips: of the kinds queue, pipe or bytes".into());
+        }
+        let sizes = |default: &[usize]| {
+            let mut sizes = if self.size.is_empty() { default.to_vec() } else { self.size.clone() };
+            sizes.sort_unstable();
+            sizes.dedup();
+            sizes
+        };
+        let mut steps = Vec::new();
+        let mut courses = |manner, least: usize, step: fn(Course) -> Step| {
+            for bytes in sizes(&[8, 64, 4096, 65536]).into_iter().filter(|&bytes| bytes >= least) {
+                steps.extend(ways.iter().map(|&way| step(Course { way, manner, bytes })));
+            }
+        };
+        courses(Manner::Polling, 0, Step::RoundTrip);
+        courses(Manner::Blocking, 0, Step::RoundTrip);
+        courses(Manner::Blocking, 0, Step::Stream);
+        courses(Manner::Batched, 0, Step::Stream);
+        courses(Manner::InPlace, LARGE, Step::Stream);
+        let crews: &[Crew] = if self.crew.is_empty() { &USUAL } else { &self.crew };
+        if wanted(Kind::Mpmc) {
+            for bytes in sizes(&[8, 64]) {
+                steps.extend(crews.iter().map(|&crew| Step::Mpmc(crew, bytes)));
+            }
+        }
+        if wanted(Kind::Value) {
+            for bytes in sizes(&[8, 64]) {
+                steps.extend(Access::ALL.map(|access| Step::Value(access, bytes)));
+            }
+        }
+        if wanted(Kind::Wake) {
+            steps.extend(Woken::ALL.map(Step::Wake));
+        }
+        Ok(steps)
+    }
+}

@@ -1,0 +1,198 @@
+//! Loads and stores of a value, while another process is at it or not.
+
+use super::Bench;
+use super::floors::{Beside, Floor};
+use crate::Result;
+use crate::child::Role;
+use crate::measure::message::{Message, with_message};
+use crate::processes::{self, Process};
+use crate::report::Grouped;
+use serde::{Deserialize, Serialize};
+use slipring::{Segment, Value};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+pub const TITLE: &str = "Value: loads and stores of one process";
+
+const VALUE: &str = "value";
+/// Not zero when the other process shall stop.
+const STOP: &str = "stop";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    Load,
+    Store,
+    LoadWhileStored,
+    StoreWhileLoaded,
+}
+
+impl Access {
+    pub const ALL: [Access; 4] =
+        [Access::Load, Access::Store, Access::LoadWhileStored, Access::StoreWhileLoaded];
+
+    fn name(self) -> &'static str {
+        match self {
+            Access::Load => "load, nobody else",
+            Access::Store => "store, nobody else",
+            Access::LoadWhileStored => "load, the other stores",
+            Access::StoreWhileLoaded => "store, the other loads",
+        }
+    }
+
+    fn stores(self) -> bool {
+        matches!(self, Access::Store | Access::StoreWhileLoaded)
+    }
+
+    fn is_alone(self) -> bool {
+        matches!(self, Access::Load | Access::Store)
+    }
+}
+
+/// The other process's part: the opposite.
+#[derive(Serialize, Deserialize)]
+pub struct Part {
+    segment: String,
+    bytes: usize,
+    stores: bool,
+    cpu: Option<usize>,
+}
+
+/// A figure.
+#[derive(Serialize)]
+pub struct Row {
+    access: Access,
+    bytes: usize,
+    processes: usize,
+    operations: u64,
+    ns_per_operation: f64,
+    /// Loads that found another value than the one before.
+    changes: u64,
+    /// What the other process did meanwhile.
+    others: u64,
+    #[serde(flatten)]
+    pub beside: Beside,
+}
+
+/// Measures one.
+pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
+    let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
+    let part = Part { segment, bytes, stores: !access.stores(), cpu };
+    let job = || with_message!(bytes, M => parent::<M>(access, part, length));
+    let ((done, elapsed, others), beside) = bench.floors.around(Floor::PingPong, job)?;
+    let ns = elapsed.as_nanos() as f64 / done.operations as f64;
+    Ok(Row {
+        access,
+        bytes,
+        processes: if access.is_alone() { 1 } else { 2 },
+        operations: done.operations,
+        ns_per_operation: (ns * 1e3).round() / 1e3,
+        changes: done.changes,
+        others,
+        // Alone, no line moves.
+        beside: if access.is_alone() { beside } else { beside.one_way(ns) },
+    })
+}
+
+/// What this process did and for how long, and what the other one did.
+fn parent<M: Message>(
+    access: Access,
+    part: Part,
+    length: Duration,
+) -> Result<(Operations, Duration, u64)> {
+    let segment = Segment::builder(&part.segment).value::<M>(VALUE).value::<u64>(STOP).create()?;
+    let (value, stop) = (segment.value::<M>(VALUE)?, segment.value::<u64>(STOP)?);
+    let mut done = Operations::default();
+    let mut other = None;
+    if !access.is_alone() {
+        let mut child = Process::start(&Role::Bench(super::Part::Value(part)))?;
+        child.hear::<()>()?;
+        other = Some(child);
+    }
+    let start = Instant::now();
+    while start.elapsed() < length {
+        done.some(&value, access.stores())?;
+    }
+    let elapsed = start.elapsed();
+    let mut others = 0;
+    if let Some(mut child) = other {
+        stop.store(1);
+        others = child.hear()?;
+        child.join()?;
+    }
+    Ok((done, elapsed, others))
+}
+
+/// The other process: loads or stores until it is told to stop.
+pub fn child(part: Part) -> Result<()> {
+    if let Some(cpu) = part.cpu {
+        processes::pin(&[cpu])?;
+    }
+    with_message!(part.bytes, M => child_of::<M>(part))
+}
+
+fn child_of<M: Message>(part: Part) -> Result<()> {
+    let segment = Segment::open(&part.segment)?;
+    let (value, stop) = (segment.value::<M>(VALUE)?, segment.value::<u64>(STOP)?);
+    let mut done = Operations::default();
+    done.some(&value, part.stores)?;
+    processes::say(&())?;
+    while stop.load() == 0 {
+        done.some(&value, part.stores)?;
+    }
+    processes::say(&done.operations)
+}
+
+/// What a process did.
+#[derive(Default)]
+struct Operations {
+    operations: u64,
+    /// The number last stored, or last loaded.
+    last: u64,
+    changes: u64,
+}
+
+impl Operations {
+    /// Stores the next numbers; or loads, and checks that the value is whole
+    /// and no older than the one before.
+    #[inline]
+    fn some<M: Message>(&mut self, value: &Value<M>, store: bool) -> Result<()> {
+        const SOME: u64 = 64;
+        if store {
+            let mut message = M::zeroed();
+            for _ in 0..SOME {
+                self.last += 1;
+                message.stamp(self.last);
+                value.store(message);
+            }
+        } else {
+            for _ in 0..SOME {
+                let number = value.load().number()?;
+                if number < self.last {
+                    return Err(format!("loaded {number} after {}", self.last).into());
+                }
+                self.changes += u64::from(number != self.last);
+                self.last = number;
+            }
+        }
+        self.operations += SOME;
+        Ok(())
+    }
+}
+
+/// Of the columns.
+pub fn head() -> String {
+    let (access, bytes, operations, ns, floor) =
+        ("", "bytes", "operations", "ns each", "in floors");
+    format!("   {access:<36}{bytes:>6}{operations:>14}{ns:>13}{:>10}  {floor}", "")
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row { bytes, ns_per_operation: ns, beside, .. } = self;
+        let (access, operations) = (self.access.name(), Grouped(self.operations));
+        write!(f, "   {access:<36}{bytes:>6}{operations:>14}{ns:>13.2}{:>10}  {beside}", "")?;
+        if self.access.is_alone() { Ok(()) } else { f.write_str(" lines moved") }
+    }
+}
