@@ -89,6 +89,8 @@ impl Scene<'_> {
         let mut broken = 0;
         for side in [Side::Producers, Side::Consumers] {
             let excuses = self.excuses(side);
+            let late = self.late.iter().map(|(due, by)| (*due, due + by));
+            let excuses_or_late = union(excuses.iter().copied().chain(late).collect());
             for (_, (from, to)) in self.waits.iter().filter(|(waiting, _)| *waiting == side) {
                 let mut last = *from;
                 for (stall, kill) in stalls.iter_mut().zip(self.kills) {
@@ -98,9 +100,7 @@ impl Scene<'_> {
                         last = last.max(start);
                     }
                 }
-                let late = self.late.iter().filter(|(at, by)| at + by >= last && at < to);
-                let late = late.map(|(_, by)| *by).max().unwrap_or(0);
-                broken = broken.max(outside((last, *to), &excuses).saturating_sub(late));
+                broken = broken.max(outside((last, *to), &excuses_or_late));
             }
         }
         (stalls, broken)
