@@ -18,10 +18,11 @@
 //! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
 //! other leases, and if there are none turns the mark into DOOMED and removes
 //! the name. A joiner, who takes its lease before it looks at `retire`, erases
-//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
-//! leavers the last to write its mark decides, and by then all have given
-//! their leases back. Whoever wants a segment that nobody holds made anew does
-//! the same before it removes the name.
+//! a mark (the leaver's change then fails) and flees from DOOMED. A leaver that
+//! finds others takes its mark back, and each leaver tries until its mark
+//! stands: so of those who leave at once the last to write its mark decides,
+//! and by then all have given their leases back. Whoever wants a segment that
+//! nobody holds made anew does the same before it removes the name.
 
 use super::file::{self, File};
 use super::layout::{
@@ -34,6 +35,7 @@ use crate::memory::Region;
 use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
+use crate::sync::STEP_BUDGET;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -525,17 +527,25 @@ const DOOMED: u64 = u64::MAX;
 pub(crate) fn doom(mutable: &Mutable, file: &LeaseFile, me: Option<Owner>) -> bool {
     let retire = &mutable.retire;
     let mark = u64::from(me.map_or(0, Owner::get)) << 32 | u64::from(os::random() as u32 | 1);
-    let seen = retire.load(Ordering::SeqCst);
-    if seen == DOOMED {
-        return true;
-    }
-    if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-        // Somebody else wrote a mark, and finds no lease of ours; or a joiner is
-        // in: theirs to do.
-        return false;
+    let mut tries = 0..STEP_BUDGET;
+    loop {
+        let seen = retire.load(Ordering::SeqCst);
+        point("retire.seen");
+        if seen == DOOMED {
+            return true;
+        }
+        if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            break;
+        }
+        // Whoever changed it may have looked for leases before ours was free,
+        // and taken its own mark back for that: nobody can be relied on.
+        if tries.next().is_none() {
+            return false;
+        }
     }
     point("retire.marked");
     let alone = file.probe(LOCK_BASE + 1, MAX_PARTICIPANTS as u64);
+    point("retire.probed");
     let next = if matches!(alone, Ok(Probe::Free)) { DOOMED } else { 0 };
     let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
     point("retire.decided");
