@@ -1,6 +1,7 @@
 //! Named points, at which tests end or stop a process.
 //!
-//! After each store that others can see stands a call of [`point`] with a name
+//! After each store that others can see, and after the few looks on which it
+//! depends who removes a segment's name, stands a call of [`point`] with a name
 //! of its own. In every ordinary build it is an empty function. Compiled with
 //! `--cfg slipring_points` (a flag for the compiler, not a feature of the
 //! crate, so no dependency can turn it on), it writes its name down, and raises
@@ -8,7 +9,7 @@
 //!
 //! Atomics and system calls only: one point stands in the handler of a fork.
 
-/// A store has just been made that others can see.
+/// A store has just been made that others can see, or a look that decides.
 #[cfg(not(all(slipring_points, not(loom))))]
 #[inline(always)]
 pub(crate) fn point(_name: &'static str) {}
@@ -80,7 +81,7 @@ pub mod armed {
         FIRED[..COUNT.swap(0, Relaxed)].iter().filter_map(Name::get).collect()
     }
 
-    /// A store has just been made that others can see.
+    /// See above.
     pub fn point(name: &'static str) {
         if !RECORDING.load(Relaxed) {
             return;

@@ -19,9 +19,11 @@
 //! keep: a leaver gives its lease back, writes its mark to `retire`, looks for
 //! other leases, and if there are none turns the mark into DOOMED and removes
 //! the name. A joiner, who takes its lease before it looks at `retire`, erases
-//! a mark (the leaver's change then fails) and flees from DOOMED. Of several
-//! leavers the last to write its mark decides, and by then all have given
-//! their leases back. Whoever replaces a stale segment goes the same way.
+//! a mark (the leaver's change then fails) and flees from DOOMED. A leaver that
+//! finds others takes its mark back, and each leaver tries until its mark
+//! stands: so of those who leave at once the last to write its mark decides,
+//! and by then all have given their leases back. Whoever replaces a stale
+//! segment goes the same way.
 //!
 //! *Only its own file is unlinked.* Whoever unlinks holds [`UNLINK_LOCK`] of
 //! the file while it checks that the name still leads there, so the name can't
@@ -38,6 +40,7 @@ use super::name;
 use crate::error::{Error, Result};
 use crate::os::points::point;
 use crate::os::{self, LeaseFile, Probe, shm};
+use crate::sync::STEP_BUDGET;
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::io::Errno;
@@ -87,17 +90,29 @@ pub(crate) fn retire(mutable: &Mutable, name: &str, lease: &LeaseFile) -> bool {
     let retire = &mutable.retire;
     // Neither zero nor DOOMED.
     let mark = os::random() >> 1 | 1;
-    let seen = retire.load(Ordering::SeqCst);
-    // If it is DOOMED already, whoever did that may have been killed.
-    if seen != DOOMED {
-        if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return false;
+    let mut tries = 0..STEP_BUDGET;
+    loop {
+        let seen = retire.load(Ordering::SeqCst);
+        point("retire.seen");
+        if seen == DOOMED {
+            // Whoever doomed it may have been killed before it removed the name.
+            break;
         }
-        point("retire.marked");
-        let next = if matches!(somebody_holds(lease), Ok(false)) { DOOMED } else { 0 };
-        let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
-        point("retire.decided");
-        if done.is_err() || next != DOOMED {
+        if retire.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            point("retire.marked");
+            let held = somebody_holds(lease);
+            point("retire.probed");
+            let next = if matches!(held, Ok(false)) { DOOMED } else { 0 };
+            let done = retire.compare_exchange(mark, next, Ordering::SeqCst, Ordering::SeqCst);
+            point("retire.decided");
+            if done.is_err() || next != DOOMED {
+                return false;
+            }
+            break;
+        }
+        // Whoever changed it may have looked for leases before ours was free,
+        // and taken its own mark back for that: nobody can be relied on.
+        if tries.next().is_none() {
             return false;
         }
     }

@@ -300,6 +300,16 @@ impl<'a> Stage<'a> {
         Stopped { process, trace }
     }
 
+    /// Another process that stops at this point in every run.
+    pub fn stop_at(&self, role: &str, point: &str, prepare: impl FnOnce()) -> Stopped {
+        let mut process = self.start(role, Some((point, 1)), libc::SIGSTOP);
+        assert_eq!(process.hear(), "ready");
+        prepare();
+        process.say("go");
+        assert!(process.has_stopped(), "{role} did not pass {point}");
+        Stopped { process, trace: Vec::new() }
+    }
+
     /// Runs what must not take long because of a death.
     pub fn soon<R>(&self, f: impl FnOnce() -> R) -> R {
         let start = Instant::now();

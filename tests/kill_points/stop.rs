@@ -110,6 +110,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ("stop.lock", lock),
         ("stop.store", store),
         ("stop.leave", leave),
+        ("stop.leave after another", leave_after_another),
     ];
     all.iter().map(|&(name, run)| Scenario::new(name, run)).collect()
 }
@@ -388,5 +389,19 @@ fn leave(stage: &Stage<'_>) {
     drop(came);
     stage.is_gone();
     drop(build().create().unwrap());
+    stage.is_gone();
+}
+
+/// One who leaves has found that it is not the last, and stops before it says
+/// so. The last one comes past meanwhile, stops too, and must not rely on it.
+fn leave_after_another(stage: &Stage<'_>) {
+    let builder = Segment::builder(&stage.name).value::<u64>("value");
+    let mut first = Some(builder.create().unwrap());
+    let mut other = None;
+    let last = stage.stop("stop.leave", || {
+        other = Some(stage.stop_at("stop.leave", "retire.probed", || drop(first.take())));
+    });
+    other.unwrap().resume(|| {});
+    last.resume(|| {});
     stage.is_gone();
 }
