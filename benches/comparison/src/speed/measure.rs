@@ -339,10 +339,14 @@ pub fn stream<C: Channel<W>, const W: usize>(
                 }
                 sent += burst;
             }
-            if board.finish(producers) {
-                for _ in 0..consumers {
-                    idle.until(|| tx.try_send(STOP).then_some(()));
-                }
+            let last = board.finish(producers);
+            let stops = match about.delivery {
+                Delivery::Broadcast => 1,
+                _ if last => consumers,
+                _ => 0,
+            };
+            for _ in 0..stops {
+                idle.until(|| tx.try_send(STOP).then_some(()));
             }
             // Ends that must outlive their messages leave last.
             board.meet(3 * all);
@@ -357,10 +361,13 @@ pub fn stream<C: Channel<W>, const W: usize>(
         let mut idle = Idle::new(crowded);
         let mut order = Order::new(producers, consumers, about.delivery);
         let mut meter = Meter::start(run, W);
-        let mut stopped = false;
-        while !stopped {
+        // A broadcast's producers each stop for themselves, as their messages may
+        // come by ways of their own. Otherwise the last one stops each consumer.
+        let broadcast = about.delivery == Delivery::Broadcast;
+        let mut stops = if broadcast { producers } else { 1 };
+        while stops > 0 {
             let mut each = |head| match head {
-                STOP => stopped = true,
+                STOP => stops -= 1,
                 head => {
                     let lost = order.check(head);
                     meter.lost(lost);
