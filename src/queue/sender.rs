@@ -170,7 +170,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.map(|()| message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
@@ -209,7 +209,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.map(|()| message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
