@@ -297,6 +297,17 @@ impl<V> SendError<V> {
     }
 }
 
+impl SendError<()> {
+    /// The same reason, with the message. Out of line: where these moves of a
+    /// large message are inlined, the compiler takes them apart word by word,
+    /// into hundreds of kilobytes of code.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with<V>(self, message: V) -> SendError<V> {
+        self.map(|()| message)
+    }
+}
+
 // Whatever the message is, so that `?` works for every type.
 impl<V> fmt::Debug for SendError<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

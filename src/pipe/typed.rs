@@ -116,9 +116,13 @@ impl<T: Pod> PipeSender<T> {
     /// message.
     #[inline]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        let place = self.place_now().map_err(|error| error.map(|()| message))?;
-        self.put(place, message);
-        Ok(())
+        match self.place_now() {
+            Ok(place) => {
+                self.put(place, message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(message)),
+        }
     }
 
     /// Sends, waiting for room for as long as it takes.
@@ -151,9 +155,13 @@ impl<T: Pod> PipeSender<T> {
 
     #[inline]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
-        let place = self.place_by(deadline).map_err(|error| error.map(|()| message))?;
-        self.put(place, message);
-        Ok(())
+        match self.place_by(deadline) {
+            Ok(place) => {
+                self.put(place, message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(message)),
+        }
     }
 
     /// Sends all messages in order, waiting for room as [`PipeSender::send`]
@@ -482,7 +490,10 @@ impl<T: Pod> Pipe<T> {
     /// As there.
     #[inline]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        self.sending().map_err(|error| SendError::Failed(message, error))?.try_send(message)
+        match self.sending() {
+            Ok(sender) => sender.try_send(message),
+            Err(error) => Err(SendError::Failed((), error).with(message)),
+        }
     }
 
     /// See [`PipeSender::send`].
@@ -492,7 +503,10 @@ impl<T: Pod> Pipe<T> {
     /// As there.
     #[inline]
     pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
-        self.sending().map_err(|error| SendError::Failed(message, error))?.send(message)
+        match self.sending() {
+            Ok(sender) => sender.send(message),
+            Err(error) => Err(SendError::Failed((), error).with(message)),
+        }
     }
 
     /// See [`PipeSender::send_timeout`].
@@ -501,8 +515,10 @@ impl<T: Pod> Pipe<T> {
     ///
     /// As there.
     pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
-        let sender = self.sending().map_err(|error| SendError::Failed(message, error))?;
-        sender.send_timeout(message, timeout)
+        match self.sending() {
+            Ok(sender) => sender.send_timeout(message, timeout),
+            Err(error) => Err(SendError::Failed((), error).with(message)),
+        }
     }
 
     /// See [`PipeSender::send_deadline`].
@@ -511,8 +527,10 @@ impl<T: Pod> Pipe<T> {
     ///
     /// As there.
     pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
-        let sender = self.sending().map_err(|error| SendError::Failed(message, error))?;
-        sender.send_deadline(message, at)
+        match self.sending() {
+            Ok(sender) => sender.send_deadline(message, at),
+            Err(error) => Err(SendError::Failed((), error).with(message)),
+        }
     }
 
     /// See [`PipeSender::send_many`].

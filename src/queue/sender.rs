@@ -150,7 +150,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.map(|()| message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
@@ -189,7 +189,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.map(|()| message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 

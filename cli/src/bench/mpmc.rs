@@ -13,6 +13,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use slipring::{Queue, RecvError, Segment};
 use std::fmt;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 pub const TITLE: &str = "Queue between several processes, one message per call";
@@ -212,7 +213,7 @@ fn consume<M: Message>(queue: &Queue<M>, crew: Crew) -> Result<Done> {
     let mut next = vec![0; crew.producers];
     loop {
         let number = match rx.recv() {
-            Ok(message) => message.number()?,
+            Ok(message) => black_box(message).number()?,
             Err(RecvError::Closed) => break,
             Err(error) => return Err(error.into()),
         };

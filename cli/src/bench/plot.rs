@@ -126,6 +126,7 @@ fn paint(
     let high = 10_f64.powf(high.log10().ceil()).max(10.0 * low);
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
+        .margin_right(36)
         .x_label_area_size(44)
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..right.ceil(), (low..high).log_scale())?;

@@ -46,7 +46,7 @@ pub fn head() -> String {
     let (way, manner, bytes, trips) = ("", "calls", "bytes", "trips");
     let (p50, p99, p999, max, floor) = ("p50", "p99", "p99.9", "max", "p50/floor");
     format!(
-        "   {way:<23}{manner:<9}{bytes:>6}{trips:>11}{p50:>8}{p99:>9}{p999:>10}{max:>12}  {floor}"
+        "   {way:<23}{manner:<9}{bytes:>6}{trips:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}  {floor}"
     )
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Row {
         let [p999, max] = [p999_ns, max_ns].map(Grouped);
         write!(
             f,
-            "   {way:<23}{manner:<9}{bytes:>6}{count:>11}{p50:>8}{p99:>9}{p999:>10}{max:>12}"
+            "   {way:<23}{manner:<9}{bytes:>6}{count:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}"
         )?;
         write!(f, "  {}", self.beside)
     }

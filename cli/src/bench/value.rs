@@ -10,6 +10,7 @@ use crate::report::Grouped;
 use serde::{Deserialize, Serialize};
 use slipring::{Segment, Value};
 use std::fmt;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 pub const TITLE: &str = "Value: loads and stores of one process";
@@ -168,7 +169,7 @@ impl Operations {
             }
         } else {
             for _ in 0..SOME {
-                let number = value.load().number()?;
+                let number = black_box(value.load()).number()?;
                 if number < self.last {
                     return Err(format!("loaded {number} after {}", self.last).into());
                 }

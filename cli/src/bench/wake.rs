@@ -206,7 +206,7 @@ fn nobody(segment: &str, length: Duration) -> Result<Histogram<u64>> {
 pub fn head() -> String {
     let (woken, wakes, p50, p99, max) = ("", "wake-ups", "p50", "p99", "max");
     let (send, send99, floor) = ("send p50", "p99", "p50/floor");
-    format!("   {woken:<31}{wakes:>9}{p50:>9}{p99:>10}{max:>12}{send:>11}{send99:>9}  {floor}")
+    format!("   {woken:<31}{wakes:>9}{p50:>12}{p99:>12}{max:>12}{send:>11}{send99:>11}  {floor}")
 }
 
 impl fmt::Display for Row {
@@ -222,7 +222,7 @@ impl fmt::Display for Row {
         let digits = if self.wake_up.is_some() { 0 } else { 1 };
         let [send, send99] =
             [self.send_p50_ns, self.send_p99_ns].map(|ns| format!("{ns:.digits$}"));
-        write!(f, "   {woken:<31}{wakes:>9}{p50:>9}{p99:>10}{max:>12}{send:>11}{send99:>9}")?;
+        write!(f, "   {woken:<31}{wakes:>9}{p50:>12}{p99:>12}{max:>12}{send:>11}{send99:>11}")?;
         write!(f, "  {}", self.beside)
     }
 }

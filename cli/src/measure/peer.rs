@@ -2,8 +2,8 @@
 
 use super::ends::{Bytes, Queues, Typed, ring, slots};
 use super::message::{Message, with_message};
-use super::protocol::{Job, serve, stop};
-use super::transport::{Batched, Blocking, End, InPlace, Manner, Polling, Streams, Transport, Way};
+use super::protocol::{Job, serve, serve_in};
+use super::transport::{Manner, Streams, Way};
 use crate::child::Role;
 use crate::processes::{self, Process};
 use crate::{Error, Result};
@@ -35,70 +35,75 @@ pub fn run<J: Job>(
     cpu: Option<usize>,
     job: J,
 ) -> Result<J::Outcome> {
-    let outcome = with_message!(course.bytes, M => run_with::<M, _>(course, segment, cpu, job));
+    let role = Role::Serve { course, segment: segment.to_owned(), cpu };
+    let outcome = match course.way {
+        Way::Typed => with_message!(course.bytes, M => typed::<M, J>(course, segment, &role, job)),
+        Way::Queue => with_message!(course.bytes, M => queues::<M, J>(course, segment, &role, job)),
+        Way::Bytes => bytes(course, segment, &role, job),
+        Way::OsPipe => os_pipe(course, &role, job),
+        Way::UnixSocket => unix_socket(course, &role, job),
+    };
     outcome.map_err(|error: Error| format!("{}: {error}", course.way.name()).into())
 }
 
-fn run_with<M: Message, J: Job>(
+/// A child that attaches to a segment says when it has.
+fn attached(role: &Role) -> Result<Process> {
+    let mut child = Process::start(role)?;
+    child.hear::<()>()?;
+    Ok(child)
+}
+
+fn typed<M: Message, J: Job>(
     course: Course,
     segment: &str,
-    cpu: Option<usize>,
+    role: &Role,
     job: J,
 ) -> Result<J::Outcome> {
-    let Course { way, manner, bytes } = course;
-    let role = Role::Serve { course, segment: segment.to_owned(), cpu };
-    // A child that attaches to a segment says when it has.
-    let start = || {
-        let mut child = Process::start(&role)?;
-        child.hear::<()>()?;
-        Ok::<_, Error>(child)
-    };
-    let (outcome, child) = match way {
-        Way::Typed => {
-            let pipe = Pipe::<M>::create_typed(segment, slots(bytes))?;
-            let child = start()?;
-            (work_in(manner, Typed::new(pipe), job)?, child)
-        }
-        Way::Bytes => {
-            let pipe = Pipe::create(segment, ring(bytes))?;
-            let child = start()?;
-            (work_in(manner, Bytes::new(pipe, bytes), job)?, child)
-        }
-        Way::Queue => {
-            let builder = Segment::builder(segment).queue::<M>(THERE, slots(bytes));
-            let segment = builder.queue::<M>(BACK, slots(bytes)).create()?;
-            let ends = Queues::<M>::new(&segment.queue(THERE)?, &segment.queue(BACK)?)?;
-            let child = start()?;
-            (work_in(manner, ends, job)?, child)
-        }
-        Way::OsPipe => {
-            let mut child = Process::start(&role)?;
-            let (out, back) = child.take_streams()?;
-            (work(Streams::<M, _, _>::new(out, back), job)?, child)
-        }
-        Way::UnixSocket => {
-            let (here, there) = UnixStream::pair()?;
-            let there = OwnedFd::from(there);
-            let child = Process::start_with(&role, there.into(), Stdio::null())?;
-            (work(Streams::<M, _, _>::new(here.try_clone()?, here), job)?, child)
-        }
-    };
+    let pipe = Pipe::<M>::create_typed(segment, slots(course.bytes))?;
+    let child = attached(role)?;
+    let outcome = job.run_in(course.manner, Typed::new(pipe))?;
     child.join()?;
     Ok(outcome)
 }
 
-fn work_in<J: Job>(manner: Manner, end: impl End, job: J) -> Result<J::Outcome> {
-    match manner {
-        Manner::Blocking => work(Blocking(end), job),
-        Manner::Polling => work(Polling(end), job),
-        Manner::Batched => work(Batched(end), job),
-        Manner::InPlace => work(InPlace(end), job),
-    }
+fn queues<M: Message, J: Job>(
+    course: Course,
+    segment: &str,
+    role: &Role,
+    job: J,
+) -> Result<J::Outcome> {
+    let slots = slots(course.bytes);
+    let builder = Segment::builder(segment).queue::<M>(THERE, slots).queue::<M>(BACK, slots);
+    let segment = builder.create()?;
+    let ends = Queues::<M>::new(&segment.queue(THERE)?, &segment.queue(BACK)?)?;
+    let child = attached(role)?;
+    let outcome = job.run_in(course.manner, ends)?;
+    child.join()?;
+    Ok(outcome)
 }
 
-fn work<J: Job>(mut peer: impl Transport, job: J) -> Result<J::Outcome> {
-    let outcome = job.run(&mut peer)?;
-    stop(&mut peer)?;
+fn bytes<J: Job>(course: Course, segment: &str, role: &Role, job: J) -> Result<J::Outcome> {
+    let pipe = Pipe::create(segment, ring(course.bytes))?;
+    let child = attached(role)?;
+    let outcome = job.run_in(course.manner, Bytes::new(pipe, course.bytes))?;
+    child.join()?;
+    Ok(outcome)
+}
+
+fn os_pipe<J: Job>(course: Course, role: &Role, job: J) -> Result<J::Outcome> {
+    let mut child = Process::start(role)?;
+    let (out, back) = child.take_streams()?;
+    let outcome = job.finish(Streams::new(out, back, course.bytes))?;
+    child.join()?;
+    Ok(outcome)
+}
+
+fn unix_socket<J: Job>(course: Course, role: &Role, job: J) -> Result<J::Outcome> {
+    let (here, there) = UnixStream::pair()?;
+    let there = OwnedFd::from(there);
+    let child = Process::start_with(role, there.into(), Stdio::null())?;
+    let outcome = job.finish(Streams::new(here.try_clone()?, here, course.bytes))?;
+    child.join()?;
     Ok(outcome)
 }
 
@@ -107,25 +112,12 @@ pub fn child(course: Course, segment: &str, cpu: Option<usize>) -> Result<()> {
     if let Some(cpu) = cpu {
         processes::pin(&[cpu])?;
     }
-    with_message!(course.bytes, M => child_of::<M>(course, segment))
-}
-
-fn child_of<M: Message>(course: Course, segment: &str) -> Result<()> {
     let Course { way, manner, bytes } = course;
     match way {
-        Way::Typed => {
-            let end = Typed::new(Pipe::<M>::open_typed(segment)?);
-            processes::say(&())?;
-            serve_in(manner, end)
-        }
+        Way::Typed => with_message!(bytes, M => serve_typed::<M>(manner, segment)),
+        Way::Queue => with_message!(bytes, M => serve_queues::<M>(manner, segment)),
         Way::Bytes => {
             let end = Bytes::new(Pipe::open(segment)?, bytes);
-            processes::say(&())?;
-            serve_in(manner, end)
-        }
-        Way::Queue => {
-            let segment = Segment::open(segment)?;
-            let end = Queues::<M>::new(&segment.queue(BACK)?, &segment.queue(THERE)?)?;
             processes::say(&())?;
             serve_in(manner, end)
         }
@@ -133,20 +125,24 @@ fn child_of<M: Message>(course: Course, segment: &str) -> Result<()> {
             // Around the buffers of the standard library.
             let back = File::from(stdin().as_fd().try_clone_to_owned()?);
             let out = File::from(stdout().as_fd().try_clone_to_owned()?);
-            serve(Streams::<M, _, _>::new(out, back))
+            serve(Streams::new(out, back, bytes))
         }
         Way::UnixSocket => {
             let socket = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
-            serve(Streams::<M, _, _>::new(socket.try_clone()?, socket))
+            serve(Streams::new(socket.try_clone()?, socket, bytes))
         }
     }
 }
 
-fn serve_in(manner: Manner, end: impl End) -> Result<()> {
-    match manner {
-        Manner::Blocking => serve(Blocking(end)),
-        Manner::Polling => serve(Polling(end)),
-        Manner::Batched => serve(Batched(end)),
-        Manner::InPlace => serve(InPlace(end)),
-    }
+fn serve_typed<M: Message>(manner: Manner, segment: &str) -> Result<()> {
+    let end = Typed::new(Pipe::<M>::open_typed(segment)?);
+    processes::say(&())?;
+    serve_in(manner, end)
+}
+
+fn serve_queues<M: Message>(manner: Manner, segment: &str) -> Result<()> {
+    let segment = Segment::open(segment)?;
+    let end = Queues::<M>::new(&segment.queue(BACK)?, &segment.queue(THERE)?)?;
+    processes::say(&())?;
+    serve_in(manner, end)
 }

@@ -2,7 +2,7 @@
 //! serving end.
 
 use super::times::timed;
-use super::transport::Transport;
+use super::transport::{Batched, Blocking, End, InPlace, Manner, Polling, Transport};
 use crate::Result;
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
@@ -65,17 +65,41 @@ pub fn serve(mut peer: impl Transport) -> Result<()> {
     }
 }
 
-/// Tells the serving end to end.
-pub fn stop(peer: &mut impl Transport) -> Result<()> {
-    peer.send(Ask::Stop.with(0))?;
-    peer.flush()
+/// The serving end, in this manner.
+pub fn serve_in(manner: Manner, end: impl End) -> Result<()> {
+    match manner {
+        Manner::Blocking => serve(Blocking(end)),
+        Manner::Polling => serve(Polling(end)),
+        Manner::Batched => serve(Batched(end)),
+        Manner::InPlace => serve(InPlace(end)),
+    }
 }
 
-/// What the measuring end does.
+/// What the measuring end does. Each job says which manners it is for: code for
+/// the others would have to be compiled for every size.
 pub trait Job {
     type Outcome;
 
     fn run(self, peer: &mut impl Transport) -> Result<Self::Outcome>;
+
+    /// Does it in this manner, and ends the other end.
+    fn run_in(self, manner: Manner, end: impl End) -> Result<Self::Outcome>;
+
+    /// Does it, and ends the other end.
+    fn finish(self, mut peer: impl Transport) -> Result<Self::Outcome>
+    where
+        Self: Sized,
+    {
+        let outcome = self.run(&mut peer)?;
+        peer.send(Ask::Stop.with(0))?;
+        peer.flush()?;
+        Ok(outcome)
+    }
+}
+
+#[cold]
+fn unfit<T>(manner: Manner) -> Result<T> {
+    Err(format!("this is not measured in the manner \"{}\"", manner.name()).into())
 }
 
 /// One message there and back, again and again for this long; the times in
@@ -86,8 +110,15 @@ impl Job for RoundTrips {
     type Outcome = Histogram<u64>;
 
     fn run(self, peer: &mut impl Transport) -> Result<Histogram<u64>> {
-        round_trips(peer, self.0 / 5)?;
-        round_trips(peer, self.0)
+        warmed_up(self.0, |length| round_trips(peer, length))
+    }
+
+    fn run_in(self, manner: Manner, end: impl End) -> Result<Histogram<u64>> {
+        match manner {
+            Manner::Blocking => self.finish(Blocking(end)),
+            Manner::Polling => self.finish(Polling(end)),
+            _ => unfit(manner),
+        }
     }
 }
 
@@ -105,18 +136,43 @@ impl Job for Throughput {
     type Outcome = Sent;
 
     fn run(self, peer: &mut impl Transport) -> Result<Sent> {
-        throughput(peer, self.0 / 5)?;
-        throughput(peer, self.0)
+        warmed_up(self.0, |length| throughput(peer, length))
+    }
+
+    fn run_in(self, manner: Manner, end: impl End) -> Result<Sent> {
+        match manner {
+            Manner::Blocking => self.finish(Blocking(end)),
+            Manner::Batched => self.finish(Batched(end)),
+            Manner::InPlace => self.finish(InPlace(end)),
+            Manner::Polling => unfit(manner),
+        }
     }
 }
 
 /// One after the other.
-impl<A: Job, B: Job> Job for (A, B) {
-    type Outcome = (A::Outcome, B::Outcome);
+impl Job for (RoundTrips, Throughput) {
+    type Outcome = (Histogram<u64>, Sent);
 
     fn run(self, peer: &mut impl Transport) -> Result<Self::Outcome> {
         Ok((self.0.run(peer)?, self.1.run(peer)?))
     }
+
+    fn run_in(self, manner: Manner, end: impl End) -> Result<Self::Outcome> {
+        match manner {
+            Manner::Blocking => self.finish(Blocking(end)),
+            _ => unfit(manner),
+        }
+    }
+}
+
+/// The outcome of the second, longer run.
+#[inline]
+fn warmed_up<R>(length: Duration, mut run: impl FnMut(Duration) -> Result<R>) -> Result<R> {
+    let mut outcome = None;
+    for length in [length / 5, length] {
+        outcome = Some(run(length)?);
+    }
+    outcome.ok_or_else(|| "nothing was measured".into())
 }
 
 fn round_trips(peer: &mut impl Transport, length: Duration) -> Result<Histogram<u64>> {
@@ -158,16 +214,15 @@ mod tests {
     const LENGTH: Duration = Duration::from_millis(5);
 
     fn end(stream: UnixStream) -> impl Transport {
-        Streams::<[u64; 8], _, _>::new(stream.try_clone().unwrap(), stream)
+        Streams::new(stream.try_clone().unwrap(), stream, 64)
     }
 
     #[test]
     fn both_ends_agree() {
         let (here, there) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || serve(end(there)).unwrap());
-        let mut here = end(here);
-        let (trips, sent) = (RoundTrips(LENGTH), Throughput(LENGTH)).run(&mut here).unwrap();
-        stop(&mut here).unwrap();
+        let job = (RoundTrips(LENGTH), Throughput(LENGTH));
+        let (trips, sent) = job.finish(end(here)).unwrap();
         server.join().unwrap();
         assert!(!trips.is_empty() && sent.messages > 0 && sent.elapsed >= LENGTH);
     }

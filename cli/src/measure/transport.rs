@@ -1,8 +1,7 @@
 //! The ways between two processes, and the manners of using them.
 
-use super::message::Message;
+use super::message::{number_of_bytes, stamp_bytes};
 use crate::Result;
-use bytemuck::{bytes_of, bytes_of_mut};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 
@@ -168,28 +167,29 @@ impl<E: End> Transport for InPlace<E> {
 }
 
 /// Two streams of the operating system, one each way.
-pub struct Streams<M, W, R> {
+pub struct Streams<W, R> {
     out: W,
     back: R,
-    message: M,
+    message: Vec<u8>,
 }
 
-impl<M: Message, W: Write, R: Read> Streams<M, W, R> {
-    pub fn new(out: W, back: R) -> Self {
-        Streams { out, back, message: M::zeroed() }
+impl<W: Write, R: Read> Streams<W, R> {
+    /// For messages of this length.
+    pub fn new(out: W, back: R, len: usize) -> Self {
+        Streams { out, back, message: vec![0; len] }
     }
 }
 
-impl<M: Message, W: Write, R: Read> Transport for Streams<M, W, R> {
+impl<W: Write, R: Read> Transport for Streams<W, R> {
     #[inline]
     fn send(&mut self, number: u64) -> Result<()> {
-        self.message.stamp(number);
-        Ok(self.out.write_all(bytes_of(&self.message))?)
+        stamp_bytes(&mut self.message, number);
+        Ok(self.out.write_all(&self.message)?)
     }
 
     #[inline]
     fn recv(&mut self) -> Result<u64> {
-        self.back.read_exact(bytes_of_mut(&mut self.message))?;
-        self.message.number()
+        self.back.read_exact(&mut self.message)?;
+        number_of_bytes(&self.message, self.message.len())
     }
 }
