@@ -24,7 +24,6 @@ use crate::memory::Region;
 use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
-use crate::sync::STEP_BUDGET;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
