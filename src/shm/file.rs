@@ -169,8 +169,9 @@ pub(crate) fn create<A>(
             }
         });
         let _ = shm::unlink(&private);
-        point("create.private-removed");
         if let Some(attached) = made? {
+            // Not on the way to another try.
+            point("create.private-removed");
             return Ok(attached);
         }
     }
