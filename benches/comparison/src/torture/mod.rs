@@ -39,7 +39,7 @@ pub struct Options {
     /// Only queues whose name contains this (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Seconds without a message, strikes having ceased, that make a hang
+    /// Seconds without a message that make a hang; strikes cease after the first
     #[arg(long, default_value_t = 10.0)]
     hang: f64,
     /// Seconds that a hanging queue gets to recover after all
@@ -105,8 +105,9 @@ pub struct Sight {
     pub lost_allowed: u64,
     pub doubled_allowed: u64,
     pub longest_stall_ms: f64,
-    /// Kills until it stood still.
-    pub hung_after_kills: Option<u64>,
+    /// Kills until it first stood still for long, and how often it did.
+    pub stalled_after_kills: Option<u64>,
+    pub stalls: u64,
 }
 
 /// Names that are this run's own, and removed at its end.
@@ -255,7 +256,7 @@ impl Observer<'_> {
             self.posts.push(post);
         }
         let length = Duration::try_from_secs_f64(self.options.seconds)?;
-        let hang = CALM + Duration::try_from_secs_f64(self.options.hang)?;
+        let hang = Duration::try_from_secs_f64(self.options.hang)?.max(2 * CALM);
         let grace = hang + Duration::try_from_secs_f64(self.options.grace)?;
         // The clock of strikes starts when messages flow.
         self.moved = Instant::now();
@@ -269,6 +270,7 @@ impl Observer<'_> {
         self.sight.longest_stall_ms = 0.0;
         let start = Instant::now();
         let mut next = start;
+        let mut standing = false;
         // Of use to nobody: victims that fail at once, again and again.
         while self.sight.failed < 100 && self.lives[0] < LIVES {
             let still = self.look();
@@ -283,19 +285,20 @@ impl Observer<'_> {
                 next = Instant::now() + Duration::try_from_secs_f64(pause)?;
             }
             self.tend(true)?;
-            if still > hang && self.sight.hung_after_kills.is_none() {
-                self.sight.hung_after_kills = Some(self.sight.kills);
+            if still > hang && !standing {
+                standing = true;
+                self.sight.stalls += 1;
+                self.sight.stalled_after_kills.get_or_insert(self.sight.kills);
                 eprintln!("  stands still after {} kills", self.sight.kills);
             }
-            if self.sight.hung_after_kills.is_some() {
-                if still > grace {
-                    self.sight.verdict = Verdict::Hangs;
-                    break;
-                }
-                if still == Duration::ZERO {
-                    self.sight.verdict = Verdict::Stalls;
-                    break;
-                }
+            if still > grace {
+                self.sight.verdict = Verdict::Hangs;
+                break;
+            }
+            if standing && still == Duration::ZERO {
+                standing = false;
+                self.sight.verdict = Verdict::Stalls;
+                eprintln!("  goes on");
             }
             std::thread::sleep(LOOK);
         }
@@ -365,7 +368,8 @@ fn torture(options: &Options, subject: &Subject, scratch: &Scratch) -> Result<Si
         lost_allowed: 0,
         doubled_allowed: 0,
         longest_stall_ms: 0.0,
-        hung_after_kills: None,
+        stalled_after_kills: None,
+        stalls: 0,
     };
     let mut observer = Observer {
         options,

@@ -5,13 +5,17 @@ use crate::versions;
 use std::fmt::Write;
 
 fn verdict(sight: &Sight) -> String {
-    match (sight.verdict, sight.hung_after_kills) {
+    match (sight.verdict, sight.stalled_after_kills) {
         (Verdict::Passes, _) => "passes".into(),
         (Verdict::Damages, _) => "damages messages".into(),
-        (Verdict::Stalls, Some(kills)) => format!("stood still after {kills} kills, then went on"),
-        (Verdict::Hangs, Some(kills)) => format!("hangs after {kills} kills"),
+        (Verdict::Stalls, Some(kills)) => {
+            let times =
+                if sight.stalls > 1 { format!(" ({} times)", sight.stalls) } else { "".into() };
+            format!("stood still after {kills} kills, then went on{times}")
+        }
+        (Verdict::Hangs, _) => format!("hangs after {} kills", sight.kills),
         (Verdict::Fails, _) => format!("{} victims failed", sight.failed),
-        (Verdict::Stalls | Verdict::Hangs, None) => "stood still".into(),
+        (Verdict::Stalls, None) => "stood still".into(),
     }
 }
 
