@@ -85,7 +85,8 @@ fn round_trips_and_streams_of_every_way() {
     let trips = rows(&report, "round_trips", 3 * 2 * 2);
     for row in trips {
         ordered(row);
-        assert!(positive(row, "times_floor"), "{row}");
+        // It may be rounded to nothing, on a machine that stands still meanwhile.
+        assert!(number(row, "times_floor") >= 0.0, "{row}");
     }
     let streams = rows(&report, "streams", 3 * (2 * 2 + 1));
     for row in streams {

@@ -71,7 +71,9 @@ pub enum Delivery {
     /// It is dropped and counted as lost.
     #[default]
     AtMostOnce,
-    /// Another receiver gets it, flagged as redelivered, out of its order.
+    /// Another receiver gets it, out of its order. Messages that are taken in
+    /// place say so ([`Message::redelivered`](crate::Message::redelivered));
+    /// copies that `recv` gives do not.
     AtLeastOnce,
 }
 

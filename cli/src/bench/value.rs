@@ -5,13 +5,15 @@ use super::floors::{Beside, Floor};
 use crate::Result;
 use crate::child::Role;
 use crate::measure::message::{Message, with_message};
+use crate::measure::times::timed;
 use crate::processes::{self, Process};
 use crate::report::Grouped;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use slipring::{Segment, Value};
 use std::fmt;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const TITLE: &str = "Value: loads and stores of one process";
 
@@ -81,8 +83,9 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
     let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
     let part = Part { segment, bytes, stores: !access.stores(), cpu };
     let job = || with_message!(bytes, M => parent::<M>(access, part, length));
-    let ((done, elapsed, others), beside) = bench.floors.around(Floor::PingPong, job)?;
-    let ns = elapsed.as_nanos() as f64 / done.operations as f64;
+    let ((done, times, others), beside) = bench.floors.around(Floor::PingPong, job)?;
+    // The median, because the scheduler makes some last for milliseconds.
+    let ns = times.value_at_quantile(0.5) as f64 / SOME as f64;
     Ok(Row {
         access,
         bytes,
@@ -96,33 +99,30 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
     })
 }
 
-/// What this process did and for how long, and what the other one did.
+/// What this process did and how long some of it took each time, and what the
+/// other one did.
 fn parent<M: Message>(
     access: Access,
     part: Part,
     length: Duration,
-) -> Result<(Operations, Duration, u64)> {
+) -> Result<(Operations, Histogram<u64>, u64)> {
     let segment = Segment::builder(&part.segment).value::<M>(VALUE).value::<u64>(STOP).create()?;
     let (value, stop) = (segment.value::<M>(VALUE)?, segment.value::<u64>(STOP)?);
-    let mut done = Operations::default();
     let mut other = None;
     if !access.is_alone() {
         let mut child = Process::start(&Role::Bench(super::Part::Value(part)))?;
         child.hear::<()>()?;
         other = Some(child);
     }
-    let start = Instant::now();
-    while start.elapsed() < length {
-        done.some(&value, access.stores())?;
-    }
-    let elapsed = start.elapsed();
+    let mut done = Operations::default();
+    let times = timed(length, |_| done.some(&value, access.stores()))?;
     let mut others = 0;
     if let Some(mut child) = other {
         stop.store(1);
         others = child.hear()?;
         child.join()?;
     }
-    Ok((done, elapsed, others))
+    Ok((done, times, others))
 }
 
 /// The other process: loads or stores until it is told to stop.
@@ -145,6 +145,9 @@ fn child_of<M: Message>(part: Part) -> Result<()> {
     processes::say(&done.operations)
 }
 
+/// Operations between two looks at the clock, or at whether to stop.
+const SOME: u64 = 1024;
+
 /// What a process did.
 #[derive(Default)]
 struct Operations {
@@ -159,7 +162,6 @@ impl Operations {
     /// and no older than the one before.
     #[inline]
     fn some<M: Message>(&mut self, value: &Value<M>, store: bool) -> Result<()> {
-        const SOME: u64 = 64;
         if store {
             let mut message = M::zeroed();
             for _ in 0..SOME {
