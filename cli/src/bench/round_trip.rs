@@ -12,8 +12,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::fmt;
 
-pub const TITLE: &str = "Round trips, in ns: polling (both sides call try_recv again and again, \
-                         and never sleep), or blocking (recv)";
+pub const TITLE: &str = "Round trips between two processes, in ns: polling (try_recv again and \
+                         again, never asleep) or blocking (recv)";
 
 /// A figure.
 #[derive(Serialize)]

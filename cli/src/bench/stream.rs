@@ -11,8 +11,8 @@ use crate::report::{Grouped, per_second};
 use serde::Serialize;
 use std::fmt;
 
-pub const TITLE: &str = "Streams: one message per call (blocking), batches (send_many, recv_many), \
-                         or in place (8 bytes touched)";
+pub const TITLE: &str = "Streams from one process to another: one message per call (blocking), \
+                         batches, or in place (8 bytes touched)";
 
 /// A figure.
 #[derive(Serialize)]
