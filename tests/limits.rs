@@ -11,6 +11,7 @@ mod support;
 
 use private_shm::{Holdings, names};
 use slipring::*;
+use std::cell::Cell;
 use std::io::{Read, Write};
 use support::{Name, role, say, spawn};
 
@@ -196,6 +197,9 @@ fn full_table(name: &str) {
     let queue = segment.queue::<u64>("queue").unwrap();
     let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
     let (mut turned_away, mut tell) = std::io::pipe().unwrap();
+    // Each of the two processes lets go of its own.
+    let handles = Cell::new(Some((queue, segment)));
+    let theirs = &handles;
     let in_child = fork_and_join(move || {
         for _ in 0..3 {
             let refusal = tx.try_send(1);
@@ -209,9 +213,10 @@ fn full_table(name: &str) {
             std::thread::yield_now();
         }
         assert_eq!(rx.try_recv().unwrap(), 1);
+        drop(theirs.take());
     });
     turned_away.read_exact(&mut [0]).unwrap();
-    drop((queue, segment));
+    drop(handles.take());
     in_child();
 }
 
