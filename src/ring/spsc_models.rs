@@ -1,0 +1,251 @@
+//! Loom models of the shipped code.
+
+use super::*;
+use crate::memory::Heap;
+use crate::sync::die_at;
+use loom::thread;
+use std::sync::Arc;
+
+fn geometry(capacity: usize) -> Geometry {
+    Geometry::new(capacity, Layout::new::<u64>()).unwrap()
+}
+
+fn ring(capacity: usize) -> Arc<Heap> {
+    let heap = Arc::new(Heap::zeroed(geometry(capacity).len()));
+    // SAFETY: the block is the model's own.
+    unsafe { Ring::init(heap.region(), geometry(capacity), 0) };
+    heap
+}
+
+fn producer(heap: &Heap, capacity: usize) -> Producer<'_> {
+    // SAFETY: initialised in `ring`; each model makes one end at a time.
+    unsafe { Ring::attach(heap.region(), geometry(capacity)).producer().unwrap() }
+}
+
+fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
+    // SAFETY: as `producer`.
+    unsafe { Ring::attach(heap.region(), geometry(capacity)).consumer().unwrap() }
+}
+
+fn send(tx: &mut Producer<'_>, value: u64) {
+    loop {
+        if let Some(p) = tx.try_claim().unwrap() {
+            // SAFETY: the claimed payload is a u64.
+            unsafe { p.cast().write(value) };
+            return tx.commit();
+        }
+        thread::yield_now();
+    }
+}
+
+fn peek(rx: &mut Consumer<'_>) -> u64 {
+    loop {
+        if let Some(p) = rx.peek().unwrap() {
+            // SAFETY: a published payload is a u64.
+            return unsafe { p.cast().read() };
+        }
+        thread::yield_now();
+    }
+}
+
+fn receive(rx: &mut Consumer<'_>) -> u64 {
+    let value = peek(rx);
+    rx.release();
+    value
+}
+
+#[test]
+fn consumer_never_sees_an_unpublished_slot() {
+    loom::model(|| {
+        let heap = ring(2);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 2);
+            send(&mut tx, 1);
+            send(&mut tx, 2);
+        });
+        let mut rx = consumer(&heap, 2);
+        assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn producer_never_overwrites_an_unreleased_slot() {
+    for capacity in [1, 2] {
+        loom::model(move || {
+            let heap = ring(capacity);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, capacity);
+                for i in 0..=capacity as u64 {
+                    send(&mut tx, i);
+                }
+            });
+            let mut rx = consumer(&heap, capacity);
+            for i in 0..=capacity as u64 {
+                assert_eq!(receive(&mut rx), i);
+            }
+            t.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_batch_arrives_in_order_and_is_freed_at_once() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let heap = ring(2);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 2);
+            assert_eq!(tx.room(2).unwrap(), 2);
+            for nth in 0..2 {
+                // SAFETY: a free payload is a u64 of ours.
+                unsafe { tx.payload(nth).cast().write(nth as u64) };
+            }
+            tx.commit_many(2);
+            send(&mut tx, 2);
+        });
+        let mut rx = consumer(&heap, 2);
+        let mut next = 0;
+        while next < 3 {
+            let n = rx.available(2).unwrap();
+            for nth in 0..n {
+                // SAFETY: a published payload is a u64.
+                assert_eq!(unsafe { rx.payload(nth).cast::<u64>().read() }, next);
+                next += 1;
+            }
+            rx.release_many(n);
+            if n == 0 {
+                thread::yield_now();
+            }
+        }
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_successor_producer_starts_at_the_published_tail() {
+    loom::model(|| {
+        let heap = ring(2);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 2);
+            send(&mut tx, 1);
+            // Dies here: written, not committed.
+            if let Some(p) = tx.try_claim().unwrap() {
+                // SAFETY: the claimed payload is a u64.
+                unsafe { p.cast().write(99u64) };
+            }
+            let mut tx = producer(&other, 2);
+            send(&mut tx, 2);
+            send(&mut tx, 3);
+        });
+        let mut rx = consumer(&heap, 2);
+        assert_eq!((receive(&mut rx), receive(&mut rx), receive(&mut rx)), (1, 2, 3));
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_producer_killed_inside_a_batch_leaves_a_prefix() {
+    for nth in 1..=2 {
+        loom::model(move || {
+            let heap = ring(2);
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let dead = die_at("spsc.published", nth, || {
+                    let mut tx = producer(&other, 2);
+                    assert_eq!(tx.room(2).unwrap(), 2);
+                    for nth in 0..2 {
+                        // SAFETY: a free payload is a u64 of ours.
+                        unsafe { tx.payload(nth).cast().write(nth as u64 + 1) };
+                    }
+                    tx.commit_many(2);
+                });
+                assert!(dead.is_none());
+                send(&mut producer(&other, 2), 3);
+            });
+            let mut rx = consumer(&heap, 2);
+            for i in (1..=nth.into()).chain([3]) {
+                assert_eq!(receive(&mut rx), i);
+            }
+            t.join().unwrap();
+            assert!(rx.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_consumer_killed_after_its_release_leaves_the_rest() {
+    loom::model(|| {
+        let heap = ring(1);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 1);
+            send(&mut tx, 1);
+            send(&mut tx, 2);
+        });
+        let dead = die_at("spsc.released", 1, || receive(&mut consumer(&heap, 1)));
+        assert!(dead.is_none());
+        assert_eq!(receive(&mut consumer(&heap, 1)), 2);
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn positions_wrap_between_two_threads() {
+    for capacity in [1, 2] {
+        loom::model(move || {
+            let laps = Laps::new(capacity).unwrap();
+            let heap = Arc::new(Heap::zeroed(geometry(capacity).len()));
+            let last = laps.count(laps.at(u64::MAX, capacity - 1));
+            // SAFETY: the block is the model's own.
+            unsafe { Ring::init(heap.region(), geometry(capacity), last) };
+            let other = heap.clone();
+            let t = thread::spawn(move || {
+                let mut tx = producer(&other, capacity);
+                (1..=3).for_each(|i| send(&mut tx, i));
+            });
+            let mut rx = consumer(&heap, capacity);
+            (1..=3).for_each(|i| assert_eq!(receive(&mut rx), i));
+            t.join().unwrap();
+        });
+    }
+}
+
+/// The freed slot is found by the successor's first look at `head`, not by
+/// a later one.
+#[test]
+fn a_successor_producer_waits_for_the_reader() {
+    loom::model(|| {
+        let heap = ring(1);
+        send(&mut producer(&heap, 1), 1);
+        let other = heap.clone();
+        let t = thread::spawn(move || send(&mut producer(&other, 1), 2));
+        let mut rx = consumer(&heap, 1);
+        assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_successor_consumer_gets_the_unreleased_again() {
+    loom::model(|| {
+        let heap = ring(1);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 1);
+            send(&mut tx, 1);
+            send(&mut tx, 2);
+        });
+        let mut rx = consumer(&heap, 1);
+        assert_eq!(peek(&mut rx), 1);
+        // Dies here: read, not released.
+        let mut rx = consumer(&heap, 1);
+        assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+        t.join().unwrap();
+    });
+}

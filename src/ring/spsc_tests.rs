@@ -1,0 +1,397 @@
+//! Behaviour, within one process.
+
+use super::*;
+use crate::memory::Heap;
+use crate::position::MAX_CAPACITY;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+fn geometry(capacity: usize) -> Geometry {
+    Geometry::new(capacity, Layout::new::<u64>()).unwrap()
+}
+
+fn put(p: NonNull<u8>, value: u64) {
+    // SAFETY: a payload of the geometry above, held by the caller.
+    unsafe { p.cast().write(value) }
+}
+
+fn get(p: NonNull<u8>) -> u64 {
+    // SAFETY: as `put`.
+    unsafe { p.cast().read() }
+}
+
+fn send(producer: &mut Producer<'_>, value: u64) -> bool {
+    let Some(p) = producer.try_claim().unwrap() else { return false };
+    put(p, value);
+    producer.commit();
+    true
+}
+
+fn receive(consumer: &mut Consumer<'_>) -> Option<u64> {
+    let value = get(consumer.peek().unwrap()?);
+    consumer.release();
+    Some(value)
+}
+
+/// Starts that lie shortly before something wraps.
+fn starts(capacity: usize) -> impl Strategy<Value = u64> {
+    let lap_end = (1u64 << 49).wrapping_mul(capacity as u64);
+    let edges = [0, 1u64 << 32, 0u64.wrapping_sub(1), lap_end, u64::MAX / 2];
+    (prop::sample::select(edges.to_vec()), 0u64..40).prop_map(|(at, back)| at.wrapping_sub(back))
+}
+
+#[test]
+fn a_small_slot_never_straddles_lines() {
+    for size in 0..300 {
+        for align in [1, 2, 4, 8, 16, 32, 64] {
+            let payload = Layout::from_size_align(size, align).unwrap();
+            let g = Geometry::new(3, payload).unwrap();
+            assert!(g.payload_offset.is_multiple_of(align) && g.payload_offset + size <= g.stride);
+            if g.stride <= 64 {
+                assert!(g.stride.is_power_of_two() && g.stride < 2 * (g.payload_offset + size));
+            } else {
+                assert!(g.stride.is_multiple_of(64) && g.stride - (g.payload_offset + size) < 64);
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_geometries_are_refused() {
+    let payload = Layout::new::<u64>();
+    assert!(Geometry::new(0, payload).is_err());
+    assert!(Geometry::new(MAX_CAPACITY, payload).is_ok());
+    assert!(Geometry::new(MAX_CAPACITY + 1, payload).is_err());
+    assert!(Geometry::new(1, Layout::from_size_align(8, 128).unwrap()).is_err());
+    let huge = Layout::from_size_align(isize::MAX as usize - 63, 8).unwrap();
+    assert!(Geometry::new(1, huge).is_err());
+    assert!(Geometry::new(1 << 31, Layout::from_size_align(1 << 33, 8).unwrap()).is_err());
+}
+
+#[test]
+fn the_capacity_is_exact() {
+    for capacity in [1, 2, 3, 7, 8, 100] {
+        let g = geometry(capacity);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind.
+        let ring = unsafe { Ring::init(heap.region(), g, 0) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        for lap in 0..3 {
+            for i in 0..capacity as u64 {
+                assert!(tx.is_ready() && send(&mut tx, lap * 1000 + i));
+            }
+            assert!(!tx.is_ready() && !send(&mut tx, 0));
+            assert_eq!(
+                (rx.len(), ring.len(), capacity - tx.room(capacity).unwrap()),
+                (capacity, capacity, capacity)
+            );
+            for i in 0..capacity as u64 {
+                assert!(rx.is_ready());
+                assert_eq!(receive(&mut rx), Some(lap * 1000 + i));
+            }
+            assert!(rx.is_empty() && ring.is_empty() && receive(&mut rx).is_none());
+        }
+    }
+}
+
+#[test]
+fn payloads_of_any_layout() {
+    for payload in [Layout::new::<()>(), Layout::new::<[u8; 3]>(), Layout::new::<[u64; 50]>()] {
+        let g = Geometry::new(5, payload).unwrap();
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind.
+        let ring = unsafe { Ring::init(heap.region(), g, 3) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        for i in 0..17u8 {
+            let p = tx.try_claim().unwrap().unwrap();
+            // SAFETY: the claimed payload has this many bytes.
+            unsafe { p.write_bytes(i, payload.size()) };
+            tx.commit();
+            let p = rx.peek().unwrap().unwrap();
+            // SAFETY: as above, for reading.
+            let seen = unsafe { std::slice::from_raw_parts(p.as_ptr(), payload.size()) };
+            assert!(seen.iter().all(|&b| b == i));
+            rx.release();
+        }
+    }
+}
+
+#[test]
+fn a_successor_finds_its_tail_at_every_fill() {
+    for capacity in 1..20usize {
+        for start in [0, 5, u64::from(u32::MAX), (1 << 49) * capacity as u64 - 3] {
+            for fill in 0..=capacity {
+                let g = geometry(capacity);
+                let heap = Heap::zeroed(g.len());
+                // SAFETY: the block is this test's own; one end of each kind
+                // at a time.
+                let ring = unsafe { Ring::init(heap.region(), g, start) };
+                // SAFETY: as above.
+                let mut tx = unsafe { ring.producer().unwrap() };
+                for i in 0..fill {
+                    assert!(send(&mut tx, i as u64));
+                }
+                // SAFETY: the first producer is not used again.
+                let successor = unsafe { ring.producer().unwrap() };
+                assert_eq!((successor.tail, successor.free), (tail_of(&tx), capacity - fill));
+            }
+        }
+    }
+}
+
+fn tail_of(producer: &Producer<'_>) -> Position {
+    producer.tail
+}
+
+#[test]
+fn the_search_is_logarithmic() {
+    let g = geometry(100_000);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own.
+    let ring = unsafe { Ring::init(heap.region(), g, 12_345) };
+    for fill in [0usize, 1, 2, 3, 50_000, 65_535, 65_536, 99_998, 99_999, 100_000] {
+        let (mut probes, head) = (0, g.laps.at_count(12_345));
+        let found = ring.published_from(head, 0, |at| {
+            probes += 1;
+            Ok(g.laps.slots_between(at, head) < fill as i64)
+        });
+        assert_eq!(found.unwrap(), fill);
+        assert!(probes <= 2 * 17 + 1, "{probes} probes for {fill}");
+    }
+}
+
+#[test]
+fn what_a_dead_producer_did_not_commit_never_was() {
+    let g = geometry(2);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own; one end of each kind at a time.
+    let ring = unsafe { Ring::init(heap.region(), g, 0) };
+    // SAFETY: as above.
+    let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+    assert!(send(&mut tx, 1));
+    put(tx.try_claim().unwrap().unwrap(), 2);
+    // SAFETY: the first producer is not used again.
+    let mut tx = unsafe { ring.producer().unwrap() };
+    assert!(send(&mut tx, 3));
+    assert!(!send(&mut tx, 4));
+    assert_eq!((receive(&mut rx), receive(&mut rx), receive(&mut rx)), (Some(1), Some(3), None));
+}
+
+#[test]
+fn a_hostile_head_is_an_error() {
+    let g = geometry(5);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own; one end of each kind at a time.
+    let ring = unsafe { Ring::init(heap.region(), g, 12) };
+    // SAFETY: as above.
+    let mut tx = unsafe { ring.producer().unwrap() };
+    for i in 0..5 {
+        assert!(send(&mut tx, i));
+    }
+    let truth = ring.header().head.load(Ordering::Relaxed);
+    let laps = g.laps;
+    let head = Position(truth);
+    let tail = laps.forward(head, 5);
+    let ahead = laps.next(tail).0;
+    let behind = laps.at(laps.lap(head).wrapping_sub(1), laps.index(head)).0;
+    for bad in [5, 6, 7, u64::MAX, ahead, behind, laps.at(laps.lap(tail) + 9, 1).0] {
+        ring.header().head.store(bad, Ordering::Relaxed);
+        assert!(matches!(tx.try_claim(), Err(Error::Corrupt { .. })), "{bad:x}");
+        // The waiting look lets the caller find out.
+        assert!(tx.is_ready());
+        // SAFETY: neither is used beside another.
+        let (tx, rx) = unsafe { (ring.producer(), ring.consumer()) };
+        assert!(tx.is_err(), "{bad:x}");
+        if let Ok(mut rx) = rx {
+            assert!(rx.peek().is_err(), "{bad:x}");
+        }
+        assert!(ring.len() <= 5);
+    }
+    // Two back from where it was already seen.
+    ring.header().head.store(laps.forward(head, 3).0, Ordering::Relaxed);
+    assert!(tx.try_claim().unwrap().is_some());
+    ring.header().head.store(laps.forward(head, 1).0, Ordering::Relaxed);
+    assert!(tx.room(5).is_err());
+}
+
+#[test]
+fn a_hostile_word_is_an_error_after_what_is_whole() {
+    let g = geometry(4);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own; one end of each kind.
+    let ring = unsafe { Ring::init(heap.region(), g, 0) };
+    // SAFETY: as above.
+    let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+    assert!(send(&mut tx, 1) && send(&mut tx, 2));
+    ring.slot(Position(1)).word.store(77, Ordering::Relaxed);
+    assert_eq!(rx.available(4).unwrap(), 1);
+    assert_eq!(receive(&mut rx), Some(1));
+    assert!(rx.is_ready());
+    assert!(matches!(rx.peek(), Err(Error::Corrupt { at: 1, .. })));
+    assert!(rx.len() <= 4 && ring.len() <= 4);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send,
+    ClaimOnly,
+    SendMany(usize),
+    Receive,
+    PeekOnly,
+    ReceiveMany(usize),
+    NewProducer,
+    NewConsumer,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(
+        prop_oneof![
+            4 => Just(Step::Send),
+            1 => Just(Step::ClaimOnly),
+            2 => (0usize..12).prop_map(Step::SendMany),
+            4 => Just(Step::Receive),
+            1 => Just(Step::PeekOnly),
+            2 => (0usize..12).prop_map(Step::ReceiveMany),
+            1 => Just(Step::NewProducer),
+            1 => Just(Step::NewConsumer),
+        ],
+        0..200,
+    )
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_a_deque(
+        (capacity, start) in (1usize..12).prop_flat_map(|c| (Just(c), starts(c))),
+        steps in steps(),
+    ) {
+        let g = geometry(capacity);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind at a
+        // time: each successor replaces the end before it.
+        let ring = unsafe { Ring::init(heap.region(), g, start) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        let mut oracle = VecDeque::new();
+        let mut next = 0u64;
+        for step in steps {
+            prop_assert_eq!(tx.is_ready(), oracle.len() < capacity);
+            prop_assert_eq!(rx.is_ready(), !oracle.is_empty());
+            match step {
+                Step::Send => {
+                    let sent = send(&mut tx, next);
+                    prop_assert_eq!(sent, oracle.len() < capacity);
+                    if sent {
+                        oracle.push_back(next);
+                    }
+                    next += 1;
+                }
+                Step::ClaimOnly => {
+                    if let Some(p) = tx.try_claim().unwrap() {
+                        put(p, u64::MAX);
+                    }
+                }
+                Step::SendMany(max) => {
+                    let n = tx.room(max).unwrap();
+                    prop_assert_eq!(n, max.min(capacity - oracle.len()));
+                    for nth in 0..n {
+                        put(tx.payload(nth), next);
+                        oracle.push_back(next);
+                        next += 1;
+                    }
+                    tx.commit_many(n);
+                }
+                Step::Receive => prop_assert_eq!(receive(&mut rx), oracle.pop_front()),
+                Step::PeekOnly => {
+                    prop_assert_eq!(rx.peek().unwrap().map(get), oracle.front().copied());
+                }
+                Step::ReceiveMany(max) => {
+                    let n = rx.available(max).unwrap();
+                    prop_assert_eq!(n, max.min(oracle.len()));
+                    for nth in 0..n {
+                        prop_assert_eq!(Some(get(rx.payload(nth))), oracle.pop_front());
+                    }
+                    rx.release_many(n);
+                }
+                // SAFETY: replaces the only producer.
+                Step::NewProducer => tx = unsafe { ring.producer().unwrap() },
+                // SAFETY: replaces the only consumer.
+                Step::NewConsumer => rx = unsafe { ring.consumer().unwrap() },
+            }
+            prop_assert_eq!(ring.len(), oracle.len());
+            prop_assert_eq!(rx.len(), oracle.len());
+            prop_assert_eq!(tx.room(99).unwrap(), capacity - oracle.len());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(
+        capacity in 1usize..6,
+        start: u64,
+        scribbles in prop::collection::vec((0usize..8, any::<u64>(), any::<bool>()), 1..60),
+    ) {
+        let g = geometry(capacity);
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind at a
+        // time, and only this thread scribbles.
+        let ring = unsafe { Ring::init(heap.region(), g, start) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        for (place, value, small) in scribbles {
+            let word = match place {
+                0 | 1 => &ring.header().head,
+                _ => &ring.slot(g.laps.at(0, place % capacity)).word,
+            };
+            let old = word.load(Ordering::Relaxed);
+            let new = if small { old.wrapping_add(value % 5).wrapping_sub(2) } else { value };
+            word.store(new, Ordering::Relaxed);
+            for _ in 0..2 {
+                if let Ok(Some(p)) = tx.try_claim() {
+                    put(p, 1);
+                    tx.commit();
+                }
+                if let Ok(Some(p)) = rx.peek() {
+                    get(p);
+                    rx.release();
+                }
+                let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len(), tx.room(9));
+            }
+            // SAFETY: replace the only ends.
+            unsafe {
+                tx = ring.producer().unwrap_or(tx);
+                rx = ring.consumer().unwrap_or(rx);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_threads_keep_the_order() {
+    let g = geometry(7);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own; one end of each kind.
+    let ring = unsafe { Ring::init(heap.region(), g, u64::from(u32::MAX) - 1000) };
+    // SAFETY: as above.
+    let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+    const N: u64 = if cfg!(miri) { 300 } else { 100_000 };
+    std::thread::scope(|s| {
+        s.spawn(move || {
+            for i in 0..N {
+                while !send(&mut tx, i) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for i in 0..N {
+            let got = loop {
+                match receive(&mut rx) {
+                    Some(got) => break got,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(got, i);
+        }
+    });
+}
