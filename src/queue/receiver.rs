@@ -253,7 +253,7 @@ impl<T: Pod> Receiver<T> {
 /// A received message, lent in place. Dropping it releases its slot.
 ///
 /// If its process is killed meanwhile, the message is lost and counted, or
-/// delivered again, as the queue's [`Delivery`] says.
+/// delivered again, as the queue's [`Delivery`](crate::Delivery) says.
 pub struct Message<'a, T: ?Sized> {
     receiver: &'a mut Receiver<T>,
     payload: *const T,
