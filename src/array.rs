@@ -51,9 +51,6 @@ pub(crate) fn declare<T: Pod>(name: &str, len: usize) -> Object {
 }
 
 pub(crate) fn measure(object: &Object) -> Result<usize, &'static str> {
-    if object.tag.align > 64 {
-        return Err("alignment above 64 bytes is not supported");
-    }
     object
         .tag
         .size
@@ -286,10 +283,10 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`] for another length, and what locking can give.
+    /// [`Error::Length`] for another length, and what locking can give.
     pub fn copy_from_slice(&self, from: &[T]) -> Result<()> {
         if from.len() != self.len {
-            return Err(Error::OutOfRange { index: from.len().min(self.len), len: self.len });
+            return Err(Error::Length { found: from.len(), expected: self.len });
         }
         self.write_locked(0, from, true)
     }
@@ -534,6 +531,11 @@ impl<T: Pod> fmt::Debug for Array<T> {
 }
 
 /// An [`Array`], locked and lent in place. Dropping it unlocks.
+///
+/// The lock keeps out whoever takes it. It does not keep out single elements'
+/// [`set`](Array::set) and the like through other attachments, which take no
+/// lock where elements are of 1, 2, 4 or 8 bytes: where elements are changed in
+/// place, either all change them under the lock, or all by single elements.
 #[must_use = "the array is unlocked when its guard is dropped"]
 pub struct ArrayGuard<'a, T: Pod> {
     array: &'a mut Array<T>,

@@ -148,10 +148,17 @@ pub enum Error {
     },
     /// An index or range lies outside an array.
     OutOfRange {
-        /// The first index that is outside.
+        /// The index, or the range's last one.
         index: usize,
         /// Length of the array in elements.
         len: usize,
+    },
+    /// A slice is not as long as the array that it is to replace.
+    Length {
+        /// Length of the slice in elements.
+        found: usize,
+        /// Length of the array in elements.
+        expected: usize,
     },
     /// A declaration can't be met: zero capacity, a size that overflows, a
     /// second object of the same name, an alignment above 64.
@@ -211,6 +218,14 @@ impl fmt::Display for Error {
             Error::TypeMismatch { object, expected, found } => {
                 write!(f, "object {object:?} is a {found}; asked for a {expected}")
             }
+            Error::ObjectUnknown { object, known } if object.is_empty() => {
+                write!(
+                    f,
+                    "the segment has {} objects, not one: open it by `Segment::open`, and ask for \
+                     one of {known:?}",
+                    known.len()
+                )
+            }
             Error::ObjectUnknown { object, known } => {
                 write!(f, "no object {object:?} in the segment; it has {known:?}")
             }
@@ -229,6 +244,9 @@ impl fmt::Display for Error {
             }
             Error::OutOfRange { index, len } => {
                 write!(f, "index {index} is outside an array of {len} elements")
+            }
+            Error::Length { found, expected } => {
+                write!(f, "a slice of {found} elements can't replace an array of {expected}")
             }
             Error::Declaration { object, why } => write!(f, "object {object:?}: {why}"),
             Error::OneWay { end } => write!(f, "this end of a one-way pipe only {end}"),

@@ -18,6 +18,9 @@ pub(crate) struct Declared {
 
 /// Bytes that the object needs.
 pub(crate) fn measure(object: &Object, participants: usize) -> Result<usize, &'static str> {
+    if object.tag.align > 64 {
+        return Err("alignment above 64 bytes is not supported");
+    }
     match object.kind {
         Kind::Queue => queue::Parts::of(object, participants).map(|parts| parts.len),
         Kind::Pipe => pipe::measure(object),

@@ -356,6 +356,7 @@ impl fmt::Debug for Segment {
 pub struct OpenOptions {
     stale: Stale,
     label: Option<String>,
+    group: bool,
 }
 
 impl OpenOptions {
@@ -376,6 +377,14 @@ impl OpenOptions {
         self
     }
 
+    /// Trusts the segment of another user whose group may use it (see
+    /// [`Builder::group_access`]). By default only one's own are opened: whoever
+    /// can write to a segment can read its messages, and make its users fault.
+    pub fn group_access(mut self, trusted: bool) -> Self {
+        self.group = trusted;
+        self
+    }
+
     /// Opens the segment.
     ///
     /// # Errors
@@ -384,7 +393,7 @@ impl OpenOptions {
     pub fn open(&self, name: &str) -> Result<Segment> {
         // A segment that is on its way out is looked for again.
         for _ in 0..1000 {
-            let file = file::open(name)?;
+            let file = file::open(name, self.group)?;
             let held = file.is_held()?;
             match self.stale {
                 _ if held => {}
@@ -505,7 +514,8 @@ impl Builder {
     }
 
     /// Lets the group of the creator's process use the segment too (mode 0660
-    /// instead of 0600).
+    /// instead of 0600), and trusts an existing one of the group's that
+    /// [`open_or_create`](Builder::open_or_create) finds.
     pub fn group_access(mut self, allowed: bool) -> Self {
         self.group = allowed;
         self
@@ -587,7 +597,8 @@ impl Builder {
     /// [`Error::ObjectUnknown`] and [`Error::TypeMismatch`] if the existing
     /// segment does not match.
     pub fn open_or_create(&self) -> Result<Segment> {
-        let options = OpenOptions { stale: self.stale, label: self.label.clone() };
+        let options =
+            OpenOptions { stale: self.stale, label: self.label.clone(), group: self.group };
         for _ in 0..1000 {
             match options.open(&self.name) {
                 Ok(segment) => {

@@ -8,7 +8,7 @@ use crate::lock;
 use crate::memory::{LINE, Region};
 use crate::ring::Owner;
 use crate::segment::Segment;
-use crate::shm::attachment::Attachment;
+use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
 use crate::wait::{SLICE, deadline};
 use crate::word::bits::{self, Fetch, FetchBits, Integer, Number, is_atomic};
@@ -76,8 +76,10 @@ pub(crate) fn sweep(attachment: &Attachment, object: &Object, region: Region<'_>
 ///
 /// A load never returns a mixture of two stores, and never waits: not for a
 /// slow writer, nor for one that was killed half-way, which leaves the old
-/// value. For types of 1, 2, 4 and 8 bytes every operation is one atomic
-/// instruction. For others a store waits for other stores.
+/// value. For types of 1, 2, 4 and 8 bytes `load`, `store` and `swap` are one
+/// atomic instruction, as are most of the arithmetic operations of integers; the
+/// others are short loops in which somebody always gets on. For types of other
+/// sizes a store waits for other stores.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -210,7 +212,7 @@ impl<T: Pod> Value<T> {
         match &self.form {
             Form::Atomic(_) => self.store(value),
             Form::Cell(cell) => {
-                let locked = self.lock(cell, self.me()?, deadline(timeout))?;
+                let locked = self.lock(cell, self.attachment.identity()?, deadline(timeout))?;
                 let Some(locked) = locked else { return Ok(false) };
                 locked.store(&value);
             }
@@ -220,8 +222,9 @@ impl<T: Pod> Value<T> {
 
     /// Replaces the value by a function of itself; returns the old one. Nobody
     /// else's store comes in between. For types of an atomic's size the
-    /// function may be called several times; for others, other stores wait
-    /// for it.
+    /// function may be called several times. For others it runs once, and other
+    /// stores wait for it: if it stores to this very value, it waits for itself
+    /// for ever. (Loading is fine.)
     ///
     /// # Panics
     ///
@@ -252,16 +255,16 @@ impl<T: Pod> Value<T> {
 
     /// Replaces the value under the cell's lock, whatever it takes.
     fn write(&self, cell: &Cell<'static>, change: impl FnOnce(T) -> T) {
-        let me = loop {
-            match self.me() {
-                Ok(me) => break me,
+        let identity = loop {
+            match self.attachment.identity() {
+                Ok(identity) => break identity,
                 // A forked child waits for its place.
                 Err(Error::ParticipantsFull { .. }) => std::thread::sleep(SLICE),
                 Err(error) => panic!("can't attach after fork: {error}"),
             }
         };
         let locked = loop {
-            match self.lock(cell, me, None) {
+            match self.lock(cell, identity, None) {
                 Ok(Some(locked)) => break locked,
                 Ok(None) => {}
                 // The lock's word is none that a process writes.
@@ -276,16 +279,16 @@ impl<T: Pod> Value<T> {
     fn lock<'c>(
         &self,
         cell: &'c Cell<'static>,
-        me: Owner,
+        identity: Identity,
         deadline: Option<Instant>,
     ) -> Result<Option<Locked<'c>>> {
-        let acquired = lock::acquire(&self.attachment, &cell.lock, me, deadline)?;
+        let acquired = lock::acquire(&self.attachment, &cell.lock, identity.me, deadline)?;
         Ok(acquired.map(|acquired| {
             if acquired.poisoned {
                 // A dead writer leaves the value whole.
-                cell.lock.clear_poison(me);
+                cell.lock.clear_poison(identity.me);
             }
-            Locked { cell, me }
+            Locked { cell, identity }
         }))
     }
 }
@@ -293,7 +296,7 @@ impl<T: Pod> Value<T> {
 /// A cell whose lock is held; freed on drop, in a panic too.
 struct Locked<'c> {
     cell: &'c Cell<'static>,
-    me: Owner,
+    identity: Identity,
 }
 
 impl Locked<'_> {
@@ -307,14 +310,19 @@ impl Locked<'_> {
     }
 
     fn store<T: Pod>(&self, value: &T) {
-        // SAFETY: the cell's geometry is of `T`'s size; the lock is held.
-        unsafe { self.cell.store_locked(core::ptr::from_ref(value).cast()) };
+        // In a child forked by `update`'s function the lock is the parent's.
+        if self.identity.is_current() {
+            // SAFETY: the cell's geometry is of `T`'s size; the lock is held.
+            unsafe { self.cell.store_locked(core::ptr::from_ref(value).cast()) };
+        }
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.cell.lock.unlock(self.me);
+        if self.identity.is_current() {
+            self.cell.lock.unlock(self.identity.me);
+        }
     }
 }
 

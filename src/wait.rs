@@ -30,6 +30,7 @@
 //! at 2 and b do all the ordering.
 
 use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier, point};
+use core::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Longest uninterrupted sleep: the bound on what a killed peer costs others.
@@ -139,13 +140,22 @@ impl<'a> Waiter<'a> {
         }
         let mut checked: Option<Instant> = None;
         loop {
+            let mut now = sync::now();
+            if deadline.is_some_and(|at| now >= at) {
+                // The last look. A wait that was too short for a sleep asks
+                // about the dead all the same, so that short ones in a row do.
+                return match look() {
+                    Look::Ready(found) => Some(found),
+                    Look::NotYet if checked.is_none() && check(false) => match look() {
+                        Look::Ready(found) => Some(found),
+                        Look::NotYet => None,
+                    },
+                    Look::NotYet => None,
+                };
+            }
             let ticket = self.prepare();
             if let Look::Ready(found) = look() {
                 return Some(found);
-            }
-            let mut now = sync::now();
-            if deadline.is_some_and(|at| now >= at) {
-                return None;
             }
             let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);
             if checked.is_none() || slice_over {
@@ -159,6 +169,55 @@ impl<'a> Waiter<'a> {
             let left = deadline.map_or(SLICE, |at| at.saturating_duration_since(now));
             self.sleep(ticket, left.min(SLICE));
         }
+    }
+}
+
+/// When those who poll, or wait for a little again and again, ask who is alive:
+/// once a slice, as those who wait.
+pub(crate) struct Polls {
+    /// Fruitless polls since the clock was looked at.
+    misses: Cell<u32>,
+    /// How many there may be until it is looked at again: one for slow pollers.
+    patience: Cell<u32>,
+    looked: Cell<Instant>,
+    checked: Cell<Instant>,
+}
+
+/// Fruitless polls between two looks at the clock.
+const MISSES_PER_LOOK: u32 = 32;
+
+impl Polls {
+    pub(crate) fn new() -> Self {
+        let now = sync::now();
+        Polls {
+            misses: Cell::new(0),
+            patience: Cell::new(1),
+            looked: Cell::new(now),
+            checked: Cell::new(now),
+        }
+    }
+
+    /// After a fruitless poll: whether it is time. A poll that is `urgent` looks
+    /// at the clock in any case.
+    #[inline]
+    pub(crate) fn is_due(&self, urgent: bool) -> bool {
+        let misses = self.misses.get() + 1;
+        self.misses.set(misses);
+        (urgent || misses >= self.patience.get()) && self.slice_is_over()
+    }
+
+    /// Whether a slice went by since this was last true.
+    pub(crate) fn slice_is_over(&self) -> bool {
+        let now = sync::now();
+        let fast = now.duration_since(self.looked.get()) < SLICE / 10;
+        self.patience.set(if fast { MISSES_PER_LOOK } else { 1 });
+        self.looked.set(now);
+        self.misses.set(0);
+        let over = now.duration_since(self.checked.get()) >= SLICE;
+        if over {
+            self.checked.set(now);
+        }
+        over
     }
 }
 

@@ -193,7 +193,9 @@ fn without_standard_input(name: &str) {
 /// A forked child that finds the table of participants full may try again, and
 /// gets in when there is room.
 fn full_table(name: &str) {
-    let segment = Segment::builder(name).queue::<u64>("queue", 4).participants(1).create().unwrap();
+    let segment = Segment::builder(name).queue::<u64>("queue", 4).participants(2).create().unwrap();
+    // Or the name would be gone before the child comes.
+    let keeper = Segment::open(name).unwrap();
     let queue = segment.queue::<u64>("queue").unwrap();
     let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
     let (mut turned_away, mut tell) = std::io::pipe().unwrap();
@@ -204,7 +206,7 @@ fn full_table(name: &str) {
         for _ in 0..3 {
             let refusal = tx.try_send(1);
             let expected =
-                matches!(refusal, Err(SendError::Failed(1, Error::ParticipantsFull { max: 1 })));
+                matches!(refusal, Err(SendError::Failed(1, Error::ParticipantsFull { max: 2 })));
             assert!(expected, "{refusal:?}");
         }
         tell.write_all(&[1]).unwrap();
@@ -218,6 +220,7 @@ fn full_table(name: &str) {
     turned_away.read_exact(&mut [0]).unwrap();
     drop(handles.take());
     in_child();
+    drop(keeper);
 }
 
 /// Runs `work` in a process with a `/dev/shm` of this size.

@@ -435,3 +435,36 @@ fn like_a_deque() {
         }
     }
 }
+
+/// Waits without any time, again and again, hear of death as long ones do.
+#[test]
+fn polls_with_no_time_hear_of_death() {
+    for receive in [false, true] {
+        let name = Name::new("no-time");
+        let mut a = Pipe::create(&name, 1024).unwrap();
+        let mut victim = spawn("send and hang", &[&name]);
+        assert_eq!(victim.hear(), "sent");
+        assert_eq!(a.recv().unwrap(), b"one");
+        assert_eq!(a.recv().unwrap(), b"two");
+        assert!(!a.poll(Duration::ZERO).unwrap());
+        victim.kill();
+        let start = std::time::Instant::now();
+        loop {
+            assert!(start.elapsed() < PATIENCE);
+            if receive {
+                match a.recv_timeout(Duration::ZERO) {
+                    Err(RecvError::Timeout) => {}
+                    Err(RecvError::PeerDied { pid }) => {
+                        assert_eq!(pid, victim.pid());
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            } else if a.poll(Duration::ZERO).unwrap() {
+                break;
+            }
+        }
+        // Nor does a sender with no time fill the ring for nobody.
+        assert!(matches!(a.send_timeout(b"x", Duration::ZERO), Err(SendError::Closed(()))));
+    }
+}

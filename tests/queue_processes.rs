@@ -93,6 +93,7 @@ fn child() {
             hear();
         }
         "fork" => fork_child(name),
+        "fork and leave" => fork_and_leave(name),
         other => panic!("unknown role {other}"),
     }
 }
@@ -391,4 +392,60 @@ fn fork_child(name: &str) {
     say("parent");
     hear();
     drop(parents_end);
+}
+
+#[test]
+fn a_child_that_comes_after_the_last_one_has_left_is_told() {
+    let name = Name::new("late");
+    let mut process = spawn("fork and leave", &[&name]);
+    assert_eq!(process.hear(), "gone");
+    process.join();
+    assert!(!name.exists());
+}
+
+/// Forks, and goes; then the child uses the queue for the first time.
+fn fork_and_leave(name: &str) {
+    let queue = Queue::<u64>::create(name, 4).unwrap();
+    let mut tx = queue.sender().unwrap();
+    let (mut wait, parents_end) = std::io::pipe().unwrap();
+    // SAFETY: as in `fork_child`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        drop(parents_end);
+        std::io::Read::read(&mut wait, &mut [0]).unwrap();
+        for _ in 0..2 {
+            let refusal = tx.try_send(1);
+            let expected = matches!(refusal, Err(SendError::Failed(1, Error::NotFound { .. })));
+            assert!(expected, "{refusal:?}");
+        }
+        say("gone");
+        std::process::exit(0);
+    }
+    drop((tx, queue));
+    drop(parents_end);
+    let mut status = 0;
+    // SAFETY: a live number to write to.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0);
+}
+
+/// Waits that are too short for a slice count together.
+#[test]
+fn short_waits_in_a_row_hear_that_the_last_sender_died() {
+    let name = Name::new("short");
+    let queue = Queue::<u64>::create(&name, 4).unwrap();
+    let mut rx = queue.receiver().unwrap();
+    let mut victim = spawn("send and hang", &[&name]);
+    assert_eq!(victim.hear(), "sent");
+    assert_eq!(rx.recv().unwrap(), 7);
+    victim.kill();
+    let start = std::time::Instant::now();
+    loop {
+        match rx.recv_timeout(Duration::ZERO) {
+            Err(RecvError::Timeout) => assert!(start.elapsed() < PATIENCE),
+            Err(RecvError::Closed) => break,
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -125,6 +125,13 @@ fn declarations_that_cannot_be_met() {
     refused(builder().queue::<u64>("q", 1).participants(0));
     refused(builder().queue::<u64>("q", 1).participants(4096));
     refused(builder().bytes_queue("q", 1, usize::MAX));
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C, align(128))]
+    struct Wide([u8; 128]);
+    refused(builder().queue::<Wide>("q", 1));
+    refused(builder().typed_pipe::<Wide>("p", 1));
+    refused(builder().value::<Wide>("v"));
+    refused(builder().array::<Wide>("a", 1));
     let bad = builder().queue::<u64>("a/b", 1).create().unwrap_err();
     assert!(matches!(bad, Error::NameInvalid { .. }), "{bad}");
     assert!(!name.exists());
@@ -204,6 +211,11 @@ fn modes_and_owners() {
     // Only root may give a file away.
     if std::os::unix::fs::chown(path(&name), Some(12345), None).is_ok() {
         assert!(matches!(Segment::open(&name), Err(Error::PermissionDenied { .. })));
+        let trusting = OpenOptions::new().group_access(true);
+        assert!(matches!(trusting.open(&name), Err(Error::PermissionDenied { .. })));
+        std::fs::set_permissions(path(&name), PermissionsExt::from_mode(0o660)).unwrap();
+        assert!(matches!(Segment::open(&name), Err(Error::PermissionDenied { .. })));
+        assert!(trusting.open(&name).is_ok());
     }
     drop(segment);
     let shared = Name::new("group");

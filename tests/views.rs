@@ -243,7 +243,7 @@ fn array_elements_and_ranges() {
     assert!(matches!(array.get(5), Err(Error::OutOfRange { index: 5, len: 5 })));
     assert!(matches!(array.set(usize::MAX, 1), Err(Error::OutOfRange { .. })));
     array.copy_from_slice(&[1, 2, 3, 4, 5]).unwrap();
-    assert!(matches!(array.copy_from_slice(&[1; 4]), Err(Error::OutOfRange { .. })));
+    assert!(matches!(array.copy_from_slice(&[1; 4]), Err(Error::Length { found: 4, expected: 5 })));
     array.write(1, &[20, 30]).unwrap();
     assert!(matches!(array.write(4, &[1, 2]), Err(Error::OutOfRange { index: 5, len: 5 })));
     assert!(matches!(array.write(usize::MAX, &[1, 2]), Err(Error::OutOfRange { .. })));
@@ -396,4 +396,23 @@ fn a_forgotten_guard_does_not_outlive_its_attachment() {
     assert!(matches!(lock.lock_timeout(PATIENCE), Err(LockError::Poisoned(_))));
     let mut array = segment.array::<u64>("array").unwrap();
     assert!(matches!(array.lock_timeout(PATIENCE), Err(LockError::Poisoned(_))));
+}
+
+/// Waits without any time, again and again, recover the dead as long ones do.
+#[test]
+fn a_lock_with_no_time_to_wait_is_got_from_a_dead_owner() {
+    let name = Name::new("no-time");
+    let lock = Lock::create(&name).unwrap();
+    let mut victim = spawn("hold the lock", &[&name]);
+    assert_eq!(victim.hear(), "locked");
+    assert!(matches!(lock.lock_timeout(Duration::ZERO), Err(LockError::Timeout)));
+    victim.kill();
+    let start = std::time::Instant::now();
+    loop {
+        match lock.lock_timeout(Duration::ZERO) {
+            Err(LockError::Timeout) => assert!(start.elapsed() < PATIENCE),
+            Err(LockError::Poisoned(_)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -29,7 +29,7 @@ use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
 use crate::sync::AtomicU64;
-use crate::wait::{Event, Look, SLICE, Waiter};
+use crate::wait::{Event, Look, Polls, Waiter};
 use crate::word::seat::{Before, Seat, State};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -353,9 +353,7 @@ struct Post {
     identity: Identity,
     /// What to put back instead of leaving.
     undo: Option<Before>,
-    /// Fruitless polls since the clock was looked at.
-    misses: u32,
-    checked: Instant,
+    polls: Polls,
     // After the views, which end first.
     attachment: Arc<Attachment>,
 }
@@ -374,8 +372,7 @@ impl Post {
             side,
             identity,
             undo: None,
-            misses: 0,
-            checked: Instant::now(),
+            polls: Polls::new(),
             attachment: Arc::clone(attachment),
         };
         // The other side may be waiting for somebody to come.
@@ -436,14 +433,9 @@ impl Post {
 
     /// For those who poll instead of waiting: checks once a slice.
     #[inline]
-    fn missed(&mut self) -> Result<()> {
-        self.misses = self.misses.wrapping_add(1);
-        if self.misses.is_multiple_of(32) {
-            let now = Instant::now();
-            if now.duration_since(self.checked) >= SLICE {
-                self.checked = now;
-                self.check()?;
-            }
+    fn missed(&self) -> Result<()> {
+        if self.polls.is_due(false) {
+            self.check()?;
         }
         Ok(())
     }

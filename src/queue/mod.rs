@@ -24,14 +24,13 @@ use crate::ring::mpmc::{Delivery, Geometry, Ring};
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
-use crate::wait::{Event, SLICE, Waiter, deadline};
+use crate::wait::{Event, Polls, Waiter, deadline};
 use crate::word::roster::{self, Role, Roster};
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What a queue shall be. A plain number of slots converts into it.
 ///
@@ -502,15 +501,14 @@ struct Port<T: ?Sized> {
     queue: Queue<T>,
     role: Role,
     identity: Identity,
-    misses: u32,
-    checked: Instant,
+    polls: Polls,
 }
 
 impl<T: ?Sized> Port<T> {
     fn new(queue: &Queue<T>, role: Role) -> Result<Port<T>> {
         let identity = queue.attachment.identity()?;
         queue.core.roster.enter(identity.me, role)?;
-        Ok(Port { queue: queue.clone(), role, identity, misses: 0, checked: Instant::now() })
+        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new() })
     }
 
     fn duplicate(&self) -> Port<T> {
@@ -518,7 +516,7 @@ impl<T: ?Sized> Port<T> {
         if self.identity.is_current() {
             let _ = self.queue.core.roster.enter(self.identity.me, self.role);
         }
-        Port { queue: self.queue.clone(), checked: Instant::now(), ..*self }
+        Port { queue: self.queue.clone(), polls: Polls::new(), ..*self }
     }
 
     /// This process's number. A forked child attaches and enters anew.
@@ -533,6 +531,13 @@ impl<T: ?Sized> Port<T> {
         self.queue.core.roster.enter(identity.me, self.role)?;
         self.identity = identity;
         Ok(identity.me)
+    }
+
+    /// For those who wait: `slice_over` says whether they have for a slice.
+    /// Several waits that end before that count together.
+    fn check_waiting(&self, holder: Option<Owner>, slice_over: bool) -> Result<bool> {
+        let everybody = self.polls.slice_is_over() || slice_over;
+        self.check(holder, everybody)
     }
 
     /// Asks whether whoever holds things up is dead, and if so recovers it;
@@ -553,14 +558,9 @@ impl<T: ?Sized> Port<T> {
 
     /// For those who poll instead of waiting: checks once a slice.
     #[inline]
-    fn missed(&mut self, holder: Option<Owner>) -> Result<()> {
-        self.misses = self.misses.wrapping_add(1);
-        if holder.is_some() || self.misses.is_multiple_of(MISSES_PER_CLOCK) {
-            let now = Instant::now();
-            if now.duration_since(self.checked) >= SLICE {
-                self.checked = now;
-                self.check(holder, true)?;
-            }
+    fn missed(&self, holder: Option<Owner>) -> Result<()> {
+        if self.polls.is_due(holder.is_some()) {
+            self.check(holder, true)?;
         }
         Ok(())
     }
@@ -568,9 +568,6 @@ impl<T: ?Sized> Port<T> {
 
 /// Participants asked for a sign of life per slice and waiting handle.
 const CHECKED_PER_SLICE: usize = 64;
-
-/// Fruitless polls between two looks at the clock.
-const MISSES_PER_CLOCK: u32 = 32;
 
 impl<T: ?Sized> Drop for Port<T> {
     fn drop(&mut self) {

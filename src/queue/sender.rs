@@ -99,7 +99,7 @@ impl<T: ?Sized> Sender<T> {
             },
             |slice_over| {
                 let holder = state.borrow().0;
-                self.port.check(holder, slice_over).unwrap_or_else(|error| {
+                self.port.check_waiting(holder, slice_over).unwrap_or_else(|error| {
                     state.borrow_mut().1 = Some(error);
                     true
                 })

@@ -178,9 +178,23 @@ impl Attachment {
         // the segment is used like any whose name is removed a moment later.
         let nameless = !manner.created
             && lease.file.fd().is_ok_and(|fd| os::shm::stat(fd).is_ok_and(|stat| stat.links == 0));
+        if attachment.is_doomed() || nameless {
+            // The leaver may have been killed before it got to this. If it has
+            // stopped in the midst of it instead, the name is not to be had.
+            let removed = file::unlink_same(&attachment.name, &lease.file);
+            attachment.vacate(lease.me);
+            return removed.map(|_| None);
+        }
+        attachment.lease.store(Box::into_raw(Box::new(lease)), Ordering::Release);
+        Ok(Some(attachment))
+    }
+
+    /// Erases the mark of a leaver; whether it is too late for that. For those
+    /// who have just taken a lease.
+    fn is_doomed(&self) -> bool {
         // SeqCst here and in `retire`: either the leaver sees our lease, or we
         // see its mark. (The locks' system calls order them in practice.)
-        let retire = &attachment.mutable().retire;
+        let retire = &self.mutable().retire;
         let mut mark = retire.load(Ordering::SeqCst);
         while mark != 0 && mark != DOOMED {
             match retire.compare_exchange(mark, 0, Ordering::SeqCst, Ordering::SeqCst) {
@@ -191,15 +205,7 @@ impl Attachment {
                 Err(now) => mark = now,
             }
         }
-        if mark == DOOMED || nameless {
-            // The leaver may have been killed before it got to this. If it has
-            // stopped in the midst of it instead, the name is not to be had.
-            let removed = file::unlink_same(&attachment.name, &lease.file);
-            attachment.vacate(lease.me);
-            return removed.map(|_| None);
-        }
-        attachment.lease.store(Box::into_raw(Box::new(lease)), Ordering::Release);
-        Ok(Some(attachment))
+        mark == DOOMED
     }
 
     /// Takes the first entry that nobody alive holds, and its lease through this
@@ -381,6 +387,12 @@ impl Attachment {
                 return Err(Error::os("membarrier", rustix::io::Errno::NOSYS));
             }
             let me = self.take_entry(&parents.file)?;
+            if self.is_doomed() {
+                // The parent was the last one out, and the name is gone.
+                self.vacate(me);
+                let _ = parents.file.unlock(lease_byte(me));
+                return Err(Error::NotFound { name: self.name.clone() });
+            }
             let fresh = Box::into_raw(Box::new(Lease::new(me, parents.file.after_fork())));
             self.lease.store(fresh, Ordering::Release);
             // SAFETY: just made, freed only in `drop`.

@@ -280,7 +280,9 @@ fn read_fixed(lease: &LeaseFile) -> Result<Option<Fixed>> {
 }
 
 /// Opens and validates a segment. Nothing later re-reads what is checked here.
-pub(crate) fn open(name: &str) -> Result<File> {
+/// Another user's segment is opened only if `group` says that the group is
+/// trusted.
+pub(crate) fn open(name: &str, group: bool) -> Result<File> {
     name::check_segment(name)?;
     for _ in 0..RETRIES {
         let fd = open_fd(name)?;
@@ -293,8 +295,8 @@ pub(crate) fn open(name: &str) -> Result<File> {
         if stat.mode & 0o002 != 0 {
             return Err(denied("everybody may write to it"));
         }
-        if stat.uid != shm::user() && stat.mode & 0o060 != 0o060 {
-            return Err(denied("it belongs to another user"));
+        if stat.uid != shm::user() && !(group && stat.mode & 0o060 == 0o060) {
+            return Err(denied("it belongs to another user; to trust the group, ask for that"));
         }
         let lease = LeaseFile::new(fd);
         let Some(fixed) = read_fixed(&lease)? else { return Err(not_one()) };
