@@ -252,6 +252,9 @@ impl<T: Pod> Receiver<T> {
 
 /// A received message, lent in place. Dropping it releases its slot.
 ///
+/// Meanwhile its slot is in use: when the ring has come round to it, senders find
+/// the queue full. Copy out before long work.
+///
 /// If its process is killed meanwhile, the message is lost and counted, or
 /// delivered again, as the queue's [`Delivery`](crate::Delivery) says.
 pub struct Message<'a, T: ?Sized> {

@@ -154,7 +154,9 @@ impl<T: Pod> Sender<T> {
         }
     }
 
-    /// Sends, waiting for a free slot for as long as it takes.
+    /// Sends, waiting for a free slot for as long as it takes: also when nobody
+    /// is there to receive, for somebody may come. (`Closed` means closed by
+    /// [`Queue::close`].)
     ///
     /// # Errors
     ///

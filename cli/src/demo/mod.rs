@@ -1,4 +1,4 @@
-//! `slipring demo`: each object between real processes, one of which is killed,
+//! `slipring demo`: each object between real processes, two of which are killed,
 //! and what it costs.
 
 mod kill;
