@@ -140,22 +140,19 @@ impl<'a> Waiter<'a> {
         }
         let mut checked: Option<Instant> = None;
         loop {
-            let mut now = sync::now();
-            if deadline.is_some_and(|at| now >= at) {
-                // The last look. A wait that was too short for a sleep asks
-                // about the dead all the same, so that short ones in a row do.
-                return match look() {
-                    Look::Ready(found) => Some(found),
-                    Look::NotYet if checked.is_none() && check(false) => match look() {
-                        Look::Ready(found) => Some(found),
-                        Look::NotYet => None,
-                    },
-                    Look::NotYet => None,
-                };
-            }
             let ticket = self.prepare();
             if let Look::Ready(found) = look() {
                 return Some(found);
+            }
+            let mut now = sync::now();
+            if deadline.is_some_and(|at| now >= at) {
+                // A wait that was too short for a sleep asks about the dead all
+                // the same, so that short ones in a row do.
+                let changed = checked.is_none() && check(false);
+                return match changed.then(look) {
+                    Some(Look::Ready(found)) => Some(found),
+                    _ => None,
+                };
             }
             let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);
             if checked.is_none() || slice_over {
