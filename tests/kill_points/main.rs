@@ -51,7 +51,12 @@ fn run(jobs: &[(&Scenario, Option<Choice>)], ledger: &Ledger, workers: usize) ->
                 while let Some((scenario, choice)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
                 {
                     let stage = Stage::new(scenario, choice.clone(), ledger);
-                    let done = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&stage)));
+                    let done = catch_unwind(AssertUnwindSafe(|| {
+                        (scenario.run)(&stage);
+                        while choice.is_none() && ledger.forget_disturbed(scenario) {
+                            (scenario.run)(&Stage::new(scenario, None, ledger));
+                        }
+                    }));
                     if done.is_err() {
                         failures.lock().unwrap().push(stage.to_string());
                     }

@@ -80,6 +80,18 @@ impl Ledger {
         choices
     }
 
+    /// Forgets the trace of a maker that was taken for debris by another, and
+    /// tried again; whether it was one.
+    pub fn forget_disturbed(&self, scenario: &Scenario) -> bool {
+        let mut traces = self.traces.lock().unwrap();
+        let made = |trace: &Vec<String>| trace.iter().filter(|p| *p == "create.made").count();
+        let disturbed = traces.get(scenario.name).is_some_and(|trace| made(trace) > 1);
+        if disturbed {
+            traces.remove(scenario.name);
+        }
+        disturbed
+    }
+
     pub fn fired(&self) -> BTreeSet<String> {
         self.fired.lock().unwrap().clone()
     }
@@ -203,11 +215,14 @@ impl<'a> Stage<'a> {
 
     /// The same, when another program may be quicker than the victim, so that it
     /// does not pass the points that it should, one of which is `due`. `None`
-    /// then.
-    pub fn try_to_die(&self, role: &str, due: &str) -> Option<Death> {
+    /// then. `prepare` runs when the victim is ready to begin.
+    pub fn try_to_die(&self, role: &str, due: &str, mut prepare: impl FnMut()) -> Option<Death> {
         let at = self.choice.as_ref().map(|choice| (choice.point.as_str(), choice.nth));
         let mut process = self.start(role, at, libc::SIGKILL);
-        let heard = Self::listen(&mut process, |_, process| process.say("go"));
+        let heard = Self::listen(&mut process, |_, process| {
+            prepare();
+            process.say("go");
+        });
         let has_passed = match (&self.choice, &heard.trace) {
             (None, Some(trace)) => trace.iter().any(|point| point == due),
             (_, trace) => trace.is_none(),
