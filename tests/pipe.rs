@@ -56,6 +56,8 @@ fn child() {
             pipe.send(b"whole").unwrap();
             say("sending");
             let _ = pipe.send(&[7; 1 << 20]);
+            // The reader was quick; the victim must not leave by itself.
+            hear();
         }
         "sleep in recv" => {
             let mut pipe = Pipe::open(name).unwrap();
