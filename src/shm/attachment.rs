@@ -541,11 +541,12 @@ impl Drop for Attachment {
             let _ = file::unlink_same(&self.name, &lease.file);
         }
         self.vacate(lease.me);
+        // By hand: a program that is being started by another thread shares the
+        // description until it executes. A lease that can't be given back is no
+        // obstacle to its holder, and goes with the descriptor.
+        let _ = lease.file.unlock(lease_byte(lease.me));
+        point("detach.unlocked");
         if self.unlink == Unlink::LastOut {
-            // A lease that can't be given back is no obstacle to its holder,
-            // and goes with the descriptor.
-            let _ = lease.file.unlock(lease_byte(lease.me));
-            point("detach.unlocked");
             file::retire(self.mutable(), &self.name, &lease.file);
         }
     }
