@@ -102,6 +102,7 @@ mod kinds;
 mod lock;
 mod memory;
 mod os;
+mod pace;
 mod pipe;
 mod position;
 mod queue;

@@ -96,6 +96,7 @@ impl Laps {
     }
 
     /// The position `n <= capacity` slots on.
+    #[inline(always)]
     pub(crate) const fn forward(self, at: Position, n: usize) -> Position {
         let index = self.index(at) + n;
         if index < self.capacity() {
@@ -113,6 +114,7 @@ impl Laps {
     }
 
     /// `a - b` in slots, saturating.
+    #[inline(always)]
     pub(crate) const fn slots_between(self, a: Position, b: Position) -> i64 {
         self.laps_between(self.lap(a), self.lap(b))
             .saturating_mul(self.capacity as i64)

@@ -31,6 +31,7 @@
 
 use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier, point};
 use core::cell::Cell;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longest uninterrupted sleep: the bound on what a killed peer costs others.
@@ -38,7 +39,18 @@ pub const SLICE: Duration = Duration::from_millis(10);
 
 /// When a wait of this length ends; `None`, for ever, when the clock can't tell.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
-    sync::now().checked_add(timeout)
+    if timeout.is_zero() { Some(dawn()) } else { sync::now().checked_add(timeout) }
+}
+
+/// The deadline of waits without time: over whenever they begin.
+fn dawn() -> Instant {
+    static DAWN: OnceLock<Instant> = OnceLock::new();
+    *DAWN.get_or_init(sync::now)
+}
+
+/// Whether this is the deadline of a wait without time, in truth a poll.
+pub(crate) fn is_poll(deadline: Option<Instant>) -> bool {
+    deadline == Some(dawn())
 }
 
 /// Whether a deadline has passed: for loops whose waits may end at once.
@@ -125,13 +137,24 @@ impl<'a> Waiter<'a> {
     /// `check` runs before the first sleep and then once a slice at most: the
     /// place to ask whether a peer has died. Its argument says whether a whole
     /// slice went by since the last time. When it reports a change, the wait
-    /// looks again before it sleeps.
+    /// looks again before it sleeps. In a wait without time it runs once,
+    /// between two looks.
     pub(crate) fn until<R>(
         &self,
         deadline: Option<Instant>,
         mut look: impl FnMut() -> Look<R>,
         mut check: impl FnMut(bool) -> bool,
     ) -> Option<R> {
+        // No time to sleep in, so no sleeper to announce.
+        if is_poll(deadline) {
+            if let Look::Ready(found) = look() {
+                return Some(found);
+            }
+            return match check(false).then(look) {
+                Some(Look::Ready(found)) => Some(found),
+                _ => None,
+            };
+        }
         for _ in 0..sync::spin_budget() {
             if let Look::Ready(found) = look() {
                 return Some(found);
@@ -165,6 +188,11 @@ impl<'a> Waiter<'a> {
             }
             let left = deadline.map_or(SLICE, |at| at.saturating_duration_since(now));
             self.sleep(ticket, left.min(SLICE));
+            // Most often it is here: to announce the next sleep first would cost
+            // the one just woken a barrier.
+            if let Look::Ready(found) = look() {
+                return Some(found);
+            }
         }
     }
 }

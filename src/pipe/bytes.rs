@@ -97,8 +97,20 @@ impl PipeSender<[u8]> {
         self.producer.ring().geometry().max_record()
     }
 
-    /// Fails when nobody will receive, or the end must be taken anew.
+    /// Room for `len` bytes in the usual case: somebody is there to receive
+    /// them, and they fit as things are known. Small enough for the caller's
+    /// loop; `None` sends it the long way.
     #[inline(always)]
+    fn at_hand(&mut self, len: usize) -> Option<Grant> {
+        if !self.post.is_current() || self.post.is_peer_gone() {
+            return None;
+        }
+        let grant = self.producer.at_hand(len)?;
+        self.post.pace.hit(1);
+        Some(grant)
+    }
+
+    /// Fails when nobody will receive, or the end must be taken anew.
     fn ready(&mut self) -> Result<(), SendError<()>> {
         if !self.post.is_current() {
             self.renew().map_err(|error| SendError::Failed((), error))?;
@@ -119,7 +131,7 @@ impl PipeSender<[u8]> {
     }
 
     /// Space for `len` bytes, which fit in place.
-    #[inline]
+    #[inline(never)]
     fn grant(&mut self, len: usize, until: Until) -> Result<Grant, SendError<()>> {
         self.ready()?;
         match self.producer.reserve(len) {
@@ -142,6 +154,7 @@ impl PipeSender<[u8]> {
 
     #[cold]
     fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
+        self.post.pace.miss();
         let Until::Deadline(deadline) = until else {
             self.post.missed().map_err(|error| SendError::Failed((), error))?;
             return Err(SendError::Full(()));
@@ -171,6 +184,16 @@ impl PipeSender<[u8]> {
     /// Puts a message into the ring, whole or in pieces; publishes the pieces.
     #[inline]
     fn put(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
+        if let Some(grant) = self.at_hand(message.len()) {
+            fill(&grant, 0, message);
+            self.producer.commit(Kind::Whole, message.len());
+            return Ok(());
+        }
+        self.put_elsewise(message, until)
+    }
+
+    #[inline(never)]
+    fn put_elsewise(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
         let max = self.max_in_place();
         if message.len() <= max {
             let grant = self.grant(message.len(), until)?;
@@ -227,6 +250,7 @@ impl PipeSender<[u8]> {
         Ok(())
     }
 
+    #[inline]
     fn send_until(&mut self, message: &[u8], until: Until) -> Result<(), SendError<()>> {
         self.put(message, until)?;
         self.publish();
@@ -239,6 +263,7 @@ impl PipeSender<[u8]> {
     ///
     /// `Full`, `Closed` when the other end is gone, or `Failed`; the latter
     /// with [`Error::TooLarge`] for a message that does not go in one piece.
+    #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.send_until(message, Until::Now)
     }
@@ -250,6 +275,7 @@ impl PipeSender<[u8]> {
     /// # Errors
     ///
     /// `Closed` or `Failed`.
+    #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.send_until(message, Until::Deadline(None))
     }
@@ -299,8 +325,12 @@ impl PipeSender<[u8]> {
     ///
     /// `Closed`, or `Failed`, which includes [`Error::TooLarge`] above
     /// [`PipeSender::max_in_place`].
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
-        let grant = self.grant(len, Until::Deadline(None))?;
+        let grant = match self.at_hand(len) {
+            Some(grant) => grant,
+            None => self.grant(len, Until::Deadline(None))?,
+        };
         Ok(BytesGrant { grant, sender: self })
     }
 
@@ -309,8 +339,12 @@ impl PipeSender<[u8]> {
     /// # Errors
     ///
     /// `Full`, and as [`PipeSender::reserve`].
+    #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
-        let grant = self.grant(len, Until::Now)?;
+        let grant = match self.at_hand(len) {
+            Some(grant) => grant,
+            None => self.grant(len, Until::Now)?,
+        };
         Ok(BytesGrant { grant, sender: self })
     }
 }
@@ -337,6 +371,7 @@ pub struct BytesGrant<'a> {
 impl BytesGrant<'_> {
     /// Sends the first `len` bytes, at most all. In a forked child, where the
     /// end is the parent's, this does nothing.
+    #[inline]
     pub fn commit(self, len: usize) {
         if self.sender.post.is_current() {
             self.sender.producer.commit(Kind::Whole, len.min(self.grant.len()));
@@ -348,6 +383,7 @@ impl BytesGrant<'_> {
 impl Deref for BytesGrant<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: initialised bytes (whatever they are), the producer's alone.
         unsafe { core::slice::from_raw_parts(self.grant.ptr().as_ptr(), self.grant.len()) }
@@ -355,6 +391,7 @@ impl Deref for BytesGrant<'_> {
 }
 
 impl DerefMut for BytesGrant<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`.
         unsafe { core::slice::from_raw_parts_mut(self.grant.ptr().as_ptr(), self.grant.len()) }
@@ -382,6 +419,13 @@ impl Assembly {
         // ring; nobody writes there until it is released, and callers let go of
         // it before that.
         unsafe { core::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) }
+    }
+
+    /// The next message in the usual case: nothing of it was read, no other has
+    /// begun, and it lies in the ring in one piece.
+    #[inline(always)]
+    fn at_hand(&mut self) -> Option<Record> {
+        if self.partial.is_none() && self.read == 0 { self.consumer.at_hand() } else { None }
     }
 
     /// The next whole message, if it is there. Pieces are taken out of the ring
@@ -454,6 +498,7 @@ impl Assembly {
     }
 
     /// Done with the message that `next` found.
+    #[inline(always)]
     fn finish(&mut self, found: &Found) {
         match found {
             Found::Record(_) => {
@@ -467,8 +512,18 @@ impl Assembly {
 }
 
 impl PipeReceiver<[u8]> {
+    /// The next message in the usual case: as [`PipeSender::at_hand`].
+    #[inline(always)]
+    fn at_hand(&mut self, room: usize) -> Option<Found> {
+        if !self.post.is_current() {
+            return None;
+        }
+        let record = self.consumer.at_hand()?;
+        self.post.pace.hit(1);
+        if record.len() <= room { Some(Found::Record(record)) } else { None }
+    }
+
     /// The next whole message; `None` if there is none now.
-    #[inline]
     fn look(&mut self, room: usize) -> Result<Option<Found>, RecvError> {
         if !self.post.is_current() {
             self.renew()?;
@@ -500,22 +555,46 @@ impl PipeReceiver<[u8]> {
         Ok(())
     }
 
+    #[inline]
     fn look_now(&mut self, room: usize) -> Result<Found, RecvError> {
+        match self.at_hand(room) {
+            Some(found) => Ok(found),
+            None => self.look_closer_now(room),
+        }
+    }
+
+    #[inline(never)]
+    fn look_closer_now(&mut self, room: usize) -> Result<Found, RecvError> {
         match self.look(room)? {
             Some(found) => Ok(found),
             None => {
+                self.post.pace.miss();
                 self.post.missed()?;
                 Err(RecvError::Empty)
             }
         }
     }
 
+    #[inline]
     fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
+        match self.at_hand(room) {
+            Some(found) => Ok(found),
+            None => self.look_closer_by(room, deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn look_closer_by(
+        &mut self,
+        room: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Found, RecvError> {
         let mut waited_once = false;
         loop {
             if let Some(found) = self.look(room)? {
                 return Ok(found);
             }
+            self.post.pace.miss();
             if waited_once && is_over(deadline) {
                 return Err(RecvError::Timeout);
             }
@@ -537,6 +616,7 @@ impl PipeReceiver<[u8]> {
     }
 
     /// The bytes of the message that was found, past what was read of it.
+    #[inline]
     fn slice(&self, found: &Found) -> *const [u8] {
         let (bytes, len): (*const u8, usize) = match (found, &self.consumer.partial) {
             (Found::Record(record), _) => (record.ptr().as_ptr(), record.len()),
@@ -548,6 +628,7 @@ impl PipeReceiver<[u8]> {
         core::ptr::slice_from_raw_parts(unsafe { bytes.add(read) }, len - read)
     }
 
+    #[inline]
     fn finish(&mut self, found: &Found) {
         self.consumer.finish(found);
         self.post.direction.writable.notify();
@@ -567,6 +648,7 @@ impl PipeReceiver<[u8]> {
         message
     }
 
+    #[inline]
     fn copy_into(&mut self, found: &Found, buffer: &mut [u8]) -> usize {
         // SAFETY: as in `Assembly::bytes`; copied before the release.
         let message = unsafe { &*self.slice(found) };
@@ -625,6 +707,7 @@ impl PipeReceiver<[u8]> {
     ///
     /// As [`PipeReceiver::recv`]; [`Error::BufferTooSmall`] inside `Failed`,
     /// with the length that is needed, and the message is kept.
+    #[inline]
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
         let found = self.look_by(buffer.len(), None)?;
         Ok(self.copy_into(&found, buffer))
@@ -635,6 +718,7 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Empty`, and as [`PipeReceiver::recv_into`].
+    #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
         let found = self.look_now(buffer.len())?;
         Ok(self.copy_into(&found, buffer))
@@ -669,7 +753,8 @@ impl PipeReceiver<[u8]> {
         let mut count = 1;
         // An error will be found again by the next call.
         while count < max
-            && let Ok(Some(found)) = self.look(usize::MAX)
+            && let Some(found) =
+                self.at_hand(usize::MAX).or_else(|| self.look(usize::MAX).ok().flatten())
         {
             let message = self.copy_out(found);
             to.push(message);
@@ -685,6 +770,7 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Closed`, `PeerDied` or `Failed`.
+    #[inline]
     pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
         let found = self.look_by(usize::MAX, None)?;
         Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
@@ -695,6 +781,7 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    #[inline]
     pub fn try_peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
         let found = self.look_now(usize::MAX)?;
         Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
@@ -731,6 +818,7 @@ impl BytesMessage<'_> {
 impl Deref for BytesMessage<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: in the ring, not released before this guard drops; or in the
         // receiver's memory, which the guard borrows exclusively.
@@ -739,6 +827,7 @@ impl Deref for BytesMessage<'_> {
 }
 
 impl Drop for BytesMessage<'_> {
+    #[inline]
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {

@@ -24,12 +24,13 @@ pub use typed::{PipeMessage, PipeSlot};
 use crate::error::{Error, RecvError, Result};
 use crate::memory::{LINE, Region, round_up};
 use crate::os;
+use crate::pace::Pace;
 use crate::ring::{Owner, bytes as byte_ring, spsc};
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
 use crate::sync::AtomicU64;
-use crate::wait::{Event, Look, Polls, Waiter};
+use crate::wait::{Event, Look, Polls, Waiter, is_poll};
 use crate::word::seat::{Before, Seat, State};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -354,6 +355,7 @@ struct Post {
     /// What to put back instead of leaving.
     undo: Option<Before>,
     polls: Polls,
+    pace: Pace,
     // After the views, which end first.
     attachment: Arc<Attachment>,
 }
@@ -373,6 +375,7 @@ impl Post {
             identity,
             undo: None,
             polls: Polls::new(),
+            pace: Pace::new(),
             attachment: Arc::clone(attachment),
         };
         // The other side may be waiting for somebody to come.
@@ -420,6 +423,12 @@ impl Post {
         self.direction.seat(self.side.other()).state()
     }
 
+    /// Whether the other side was there and is gone.
+    #[inline(always)]
+    fn is_peer_gone(&self) -> bool {
+        self.direction.seat(self.side.other()).is_gone()
+    }
+
     /// Asks whether the other side's holder is dead, and if so recovers it;
     /// whether it was.
     fn check(&self) -> Result<bool> {
@@ -441,13 +450,15 @@ impl Post {
     }
 
     /// Waits until `look` has something; `None` at the deadline. The other
-    /// side's death ends no wait by itself: `look` finds its seat empty.
+    /// side's death ends no wait by itself: `look` finds its seat empty. Waits
+    /// without time are polls, which ask about it once a slice.
     fn wait<R>(
         &self,
         deadline: Option<Instant>,
         mut look: impl FnMut() -> Look<Result<R>>,
     ) -> Option<Result<R>> {
         let failure = RefCell::new(None);
+        let polling = is_poll(deadline);
         let waiter = match self.side {
             Side::Sender => &self.direction.writable,
             Side::Receiver => &self.direction.readable,
@@ -459,7 +470,8 @@ impl Post {
                 None => look(),
             },
             |_| {
-                self.check().unwrap_or_else(|error| {
+                let due = !polling || self.polls.is_due(false);
+                due && self.check().unwrap_or_else(|error| {
                     *failure.borrow_mut() = Some(error);
                     true
                 })

@@ -41,8 +41,18 @@ unsafe fn attach(ring: Region<'static>, geometry: Geometry) -> Result<Ring<'stat
 }
 
 impl<T: Pod> PipeSender<T> {
-    /// A place for the next message; `None` if there is none now.
+    /// The place for the next message in the usual case, which is small enough
+    /// for the caller's loop; `None` sends it the long way.
     #[inline(always)]
+    fn at_hand(&self) -> Option<NonNull<u8>> {
+        if self.post.is_current() && !self.post.is_peer_gone() {
+            self.producer.at_hand()
+        } else {
+            None
+        }
+    }
+
+    /// A place for the next message; `None` if there is none now.
     fn place(&mut self) -> Result<Option<NonNull<u8>>, SendError<()>> {
         if !self.post.is_current() {
             self.renew().map_err(|error| SendError::Failed((), error))?;
@@ -62,22 +72,26 @@ impl<T: Pod> PipeSender<T> {
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn place_now(&mut self) -> Result<NonNull<u8>, SendError<()>> {
         match self.place()? {
             Some(place) => Ok(place),
             None => {
+                self.post.pace.miss_at(self.producer.count());
                 self.post.missed().map_err(|error| SendError::Failed((), error))?;
                 Err(SendError::Full(()))
             }
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn place_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
         match self.place()? {
             Some(place) => Ok(place),
-            None => self.place_waiting(deadline),
+            None => {
+                self.post.pace.miss_at(self.producer.count());
+                self.place_waiting(deadline)
+            }
         }
     }
 
@@ -116,12 +130,24 @@ impl<T: Pod> PipeSender<T> {
     /// message.
     #[inline]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        match self.place_now() {
-            Ok(place) => {
+        match self.at_hand() {
+            Some(place) => {
                 self.put(place, message);
                 Ok(())
             }
-            Err(error) => Err(error.with(message)),
+            // A copy, so that the message itself can live in registers.
+            None => self.try_send_elsewise(&{ message }),
+        }
+    }
+
+    #[inline(never)]
+    fn try_send_elsewise(&mut self, message: &T) -> Result<(), SendError<T>> {
+        match self.place_now() {
+            Ok(place) => {
+                self.put(place, *message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(*message)),
         }
     }
 
@@ -155,12 +181,27 @@ impl<T: Pod> PipeSender<T> {
 
     #[inline]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
-        match self.place_by(deadline) {
-            Ok(place) => {
+        match self.at_hand() {
+            Some(place) => {
                 self.put(place, message);
                 Ok(())
             }
-            Err(error) => Err(error.with(message)),
+            None => self.send_elsewise(&{ message }, deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn send_elsewise(
+        &mut self,
+        message: &T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendError<T>> {
+        match self.place_by(deadline) {
+            Ok(place) => {
+                self.put(place, *message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(*message)),
         }
     }
 
@@ -176,12 +217,12 @@ impl<T: Pod> PipeSender<T> {
             self.place_by(None).map_err(|error| error.map(|()| sent))?;
             let room = self.producer.room(messages.len() - sent);
             let room = room.map_err(|error| SendError::Failed(sent, error))?;
-            for (nth, message) in messages[sent..sent + room].iter().enumerate() {
+            let batch = &messages[sent..sent + room];
+            self.producer.publish_each(room, |nth, place| {
                 // SAFETY: as in `put`; `room` slots are free.
-                unsafe { self.producer.payload(nth).cast::<T>().write(*message) };
+                unsafe { place.cast::<T>().write(batch[nth]) };
                 point("pipe-many.written");
-            }
-            self.producer.commit_many(room);
+            });
             self.post.direction.readable.notify();
             sent += room;
         }
@@ -195,8 +236,12 @@ impl<T: Pod> PipeSender<T> {
     /// # Errors
     ///
     /// `Closed` or `Failed`.
+    #[inline]
     pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        let place = self.place_by(None)?;
+        let place = match self.at_hand() {
+            Some(place) => place,
+            None => self.place_by(None)?,
+        };
         Ok(PipeSlot { payload: place.cast(), sender: self })
     }
 
@@ -205,8 +250,12 @@ impl<T: Pod> PipeSender<T> {
     /// # Errors
     ///
     /// `Full`, `Closed` or `Failed`.
+    #[inline]
     pub fn try_reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        let place = self.place_now()?;
+        let place = match self.at_hand() {
+            Some(place) => place,
+            None => self.place_now()?,
+        };
         Ok(PipeSlot { payload: place.cast(), sender: self })
     }
 }
@@ -223,12 +272,14 @@ pub struct PipeSlot<'a, T: Pod> {
 
 impl<T: Pod> PipeSlot<'_, T> {
     /// Writes the whole message.
+    #[inline]
     pub fn write(&mut self, message: T) {
         **self = message;
     }
 
     /// Sends the message. In a forked child, where the end is the parent's,
     /// this does nothing.
+    #[inline]
     pub fn commit(self) {
         if self.sender.post.is_current() {
             self.sender.producer.commit();
@@ -240,6 +291,7 @@ impl<T: Pod> PipeSlot<'_, T> {
 impl<T: Pod> Deref for PipeSlot<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `PipeSender::put`; any bytes are a `T`.
         unsafe { self.payload.as_ref() }
@@ -247,6 +299,7 @@ impl<T: Pod> Deref for PipeSlot<'_, T> {
 }
 
 impl<T: Pod> DerefMut for PipeSlot<'_, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the slot is the producer's alone.
         unsafe { self.payload.as_mut() }
@@ -260,8 +313,13 @@ impl<T: Pod + fmt::Debug> fmt::Debug for PipeSlot<'_, T> {
 }
 
 impl<T: Pod> PipeReceiver<T> {
-    /// The next message in place; `None` if there is none now.
+    /// The next message in the usual case: as [`PipeSender::at_hand`].
     #[inline(always)]
+    fn at_hand(&mut self) -> Option<NonNull<u8>> {
+        if self.post.is_current() { self.consumer.at_hand() } else { None }
+    }
+
+    /// The next message in place; `None` if there is none now.
     fn look(&mut self) -> Result<Option<NonNull<u8>>, RecvError> {
         if !self.post.is_current() {
             self.renew()?;
@@ -285,22 +343,26 @@ impl<T: Pod> PipeReceiver<T> {
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn look_now(&mut self) -> Result<NonNull<u8>, RecvError> {
         match self.look()? {
             Some(message) => Ok(message),
             None => {
+                self.post.pace.miss_at(self.consumer.count());
                 self.post.missed()?;
                 Err(RecvError::Empty)
             }
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn look_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
         match self.look()? {
             Some(message) => Ok(message),
-            None => self.look_waiting(deadline),
+            None => {
+                self.post.pace.miss_at(self.consumer.count());
+                self.look_waiting(deadline)
+            }
         }
     }
 
@@ -334,13 +396,13 @@ impl<T: Pod> PipeReceiver<T> {
         // SAFETY: a published slot, which nobody writes to before its release;
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         let message = unsafe { message.cast::<T>().read() };
-        self.release(1);
+        self.release();
         message
     }
 
     #[inline(always)]
-    fn release(&mut self, count: usize) {
-        self.consumer.release_many(count);
+    fn release(&mut self) {
+        self.consumer.pass();
         self.post.direction.writable.notify();
     }
 
@@ -351,7 +413,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        let message = self.look_now()?;
+        let message = match self.at_hand() {
+            Some(message) => message,
+            None => self.look_now()?,
+        };
         Ok(self.get(message))
     }
 
@@ -362,7 +427,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        let message = self.look_by(None)?;
+        let message = match self.at_hand() {
+            Some(message) => message,
+            None => self.look_by(None)?,
+        };
         Ok(self.get(message))
     }
 
@@ -396,14 +464,23 @@ impl<T: Pod> PipeReceiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        self.look_by(None)?;
-        let count = self.consumer.available(max)?;
-        to.reserve(count);
-        for nth in 0..count {
-            // SAFETY: as in `get`; `count` messages are published.
-            to.push(unsafe { self.consumer.payload(nth).cast::<T>().read() });
+        if self.at_hand().is_none() {
+            self.look_by(None)?;
         }
-        self.release(count);
+        let mut count = self.consumer.available(max)?;
+        if count < max && self.post.pace.miss_at(self.consumer.count() + count as u64) {
+            count = self.consumer.available(max)?;
+        }
+        to.reserve(count);
+        let room = &mut to.spare_capacity_mut()[..count];
+        self.consumer.read_each(count, |nth, message| {
+            // SAFETY: as in `get`; `count` messages are published.
+            room[nth].write(unsafe { message.cast::<T>().read() });
+        });
+        // SAFETY: `count` elements more are initialised.
+        unsafe { to.set_len(to.len() + count) };
+        self.consumer.release_many(count);
+        self.post.direction.writable.notify();
         Ok(count)
     }
 
@@ -413,8 +490,12 @@ impl<T: Pod> PipeReceiver<T> {
     /// # Errors
     ///
     /// `Closed`, `PeerDied` or `Failed`.
+    #[inline]
     pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        let message = self.look_by(None)?;
+        let message = match self.at_hand() {
+            Some(message) => message,
+            None => self.look_by(None)?,
+        };
         Ok(PipeMessage { payload: message.cast(), receiver: self })
     }
 
@@ -423,8 +504,12 @@ impl<T: Pod> PipeReceiver<T> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    #[inline]
     pub fn try_peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        let message = self.look_now()?;
+        let message = match self.at_hand() {
+            Some(message) => message,
+            None => self.look_now()?,
+        };
         Ok(PipeMessage { payload: message.cast(), receiver: self })
     }
 
@@ -458,6 +543,7 @@ impl<T: Pod> PipeMessage<'_, T> {
 impl<T: Pod> Deref for PipeMessage<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `PipeReceiver::get`.
         unsafe { self.payload.as_ref() }
@@ -465,10 +551,11 @@ impl<T: Pod> Deref for PipeMessage<'_, T> {
 }
 
 impl<T: Pod> Drop for PipeMessage<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
-            self.receiver.release(1);
+            self.receiver.release();
         }
     }
 }

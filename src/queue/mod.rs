@@ -19,6 +19,7 @@ pub use sender::{BytesSlot, Sender, Slot};
 
 use crate::error::{Error, Result};
 use crate::memory::{LINE, Region, round_up};
+use crate::pace::Pace;
 use crate::ring::Owner;
 use crate::ring::mpmc::{Delivery, Geometry, Ring};
 use crate::segment::Segment;
@@ -502,13 +503,14 @@ struct Port<T: ?Sized> {
     role: Role,
     identity: Identity,
     polls: Polls,
+    pace: Pace,
 }
 
 impl<T: ?Sized> Port<T> {
     fn new(queue: &Queue<T>, role: Role) -> Result<Port<T>> {
         let identity = queue.attachment.identity()?;
         queue.core.roster.enter(identity.me, role)?;
-        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new() })
+        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new(), pace: Pace::new() })
     }
 
     fn duplicate(&self) -> Port<T> {
@@ -516,7 +518,13 @@ impl<T: ?Sized> Port<T> {
         if self.identity.is_current() {
             let _ = self.queue.core.roster.enter(self.identity.me, self.role);
         }
-        Port { queue: self.queue.clone(), polls: Polls::new(), ..*self }
+        Port {
+            queue: self.queue.clone(),
+            polls: Polls::new(),
+            pace: Pace::new(),
+            role: self.role,
+            identity: self.identity,
+        }
     }
 
     /// This process's number. A forked child attaches and enters anew.
@@ -559,6 +567,7 @@ impl<T: ?Sized> Port<T> {
     /// For those who poll instead of waiting: checks once a slice.
     #[inline]
     fn missed(&self, holder: Option<Owner>) -> Result<()> {
+        self.pace.miss();
         if self.polls.is_due(holder.is_some()) {
             self.check(holder, true)?;
         }

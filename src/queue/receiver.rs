@@ -36,11 +36,26 @@ impl<T: ?Sized> Receiver<T> {
         &self.port.queue
     }
 
+    /// The usual case of a take: see [`Core::take_at_hint`]. Small enough for
+    /// the caller's loop; `None` sends it the long way.
+    ///
+    /// [`Core::take_at_hint`]: super::Core::take_at_hint
+    #[inline(always)]
+    fn take_at_hint(&self) -> Option<Taken<'static>> {
+        if self.loan.is_some() || !self.port.identity.is_current() {
+            return None;
+        }
+        let taken = self.port.queue.core.take_at_hint(self.port.identity.me, &self.searched)?;
+        self.port.pace.hit(1);
+        Some(taken)
+    }
+
     #[inline(always)]
     fn take_once(&self, me: Owner) -> Result<Taken<'static>, Refusal> {
         self.port.queue.core.take(me, &self.searched)
     }
 
+    #[inline(always)]
     fn release_forgotten(&mut self) {
         if let Some(taken) = self.loan.take() {
             // After a fork the message is the parent's.
@@ -55,7 +70,7 @@ impl<T: ?Sized> Receiver<T> {
         self.port.queue.core.release(taken);
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn take_now(&mut self) -> Result<Taken<'static>, RecvError> {
         if self.loan.is_some() {
             self.release_forgotten();
@@ -72,7 +87,7 @@ impl<T: ?Sized> Receiver<T> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn take_by(&mut self, deadline: Option<Instant>) -> Result<Taken<'static>, RecvError> {
         match self.take_now() {
             Err(RecvError::Empty) => self.take_waiting(deadline),
@@ -149,7 +164,10 @@ impl<T: Pod> Receiver<T> {
     /// written counts as empty.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        let taken = self.take_now()?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_now()?,
+        };
         Ok(self.get(taken))
     }
 
@@ -160,7 +178,10 @@ impl<T: Pod> Receiver<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        let taken = self.take_by(None)?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
         Ok(self.get(taken))
     }
 
@@ -201,7 +222,12 @@ impl<T: Pod> Receiver<T> {
         let me = self.port.me()?;
         while count < max {
             // An error will be found again by the next call.
-            let Ok(taken) = self.take_once(me) else { break };
+            let Some(taken) = self.take_at_hint().or_else(|| self.take_once(me).ok()) else {
+                if self.port.pace.miss() {
+                    continue;
+                }
+                break;
+            };
             // SAFETY: as in `get`.
             to.push(unsafe { taken.payload().cast::<T>().read() });
             self.port.queue.core.ring.release(taken);
@@ -211,6 +237,7 @@ impl<T: Pod> Receiver<T> {
         Ok(count)
     }
 
+    #[inline(always)]
     fn guard(&mut self, taken: Taken<'static>) -> Message<'_, T> {
         let payload = taken.payload().cast::<T>().as_ptr().cast_const();
         let redelivered = taken.redelivered();
@@ -225,7 +252,10 @@ impl<T: Pod> Receiver<T> {
     ///
     /// `Closed` or `Failed`.
     pub fn take(&mut self) -> Result<Message<'_, T>, RecvError> {
-        let taken = self.take_by(None)?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
         Ok(self.guard(taken))
     }
 
@@ -235,7 +265,10 @@ impl<T: Pod> Receiver<T> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_take(&mut self) -> Result<Message<'_, T>, RecvError> {
-        let taken = self.take_now()?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_now()?,
+        };
         Ok(self.guard(taken))
     }
 
@@ -273,6 +306,7 @@ impl<T: ?Sized> Message<'_, T> {
 impl<T: ?Sized> Deref for Message<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the slot is held for reading until this guard drops, so
         // nobody writes there; sized and aligned as in `Receiver::get`, or
@@ -282,6 +316,7 @@ impl<T: ?Sized> Deref for Message<'_, T> {
 }
 
 impl<T: ?Sized> Drop for Message<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.receiver.release_forgotten();
     }
@@ -335,7 +370,10 @@ impl Receiver<[u8]> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        let taken = self.take_now()?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_now()?,
+        };
         self.copy_out(taken)
     }
 
@@ -345,7 +383,10 @@ impl Receiver<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        let taken = self.take_by(None)?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
         self.copy_out(taken)
     }
 
@@ -396,7 +437,10 @@ impl Receiver<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
-        let taken = self.take_by(None)?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
         self.guard_bytes(taken)
     }
 
@@ -406,7 +450,10 @@ impl Receiver<[u8]> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
-        let taken = self.take_now()?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_now()?,
+        };
         self.guard_bytes(taken)
     }
 

@@ -30,12 +30,28 @@ impl<T: ?Sized> Sender<T> {
         &self.port.queue
     }
 
+    /// The usual case of a claim: see [`Core::claim_at_hint`]. Small enough for
+    /// the caller's loop; `None` sends it the long way.
+    ///
+    /// [`Core::claim_at_hint`]: super::Core::claim_at_hint
+    #[inline(always)]
+    fn claim_at_hint(&self) -> Option<Claim<'static>> {
+        if self.loan.is_some() || !self.port.identity.is_current() {
+            return None;
+        }
+        let claim = self.port.queue.core.claim_at_hint(self.port.identity.me)?;
+        self.port.pace.hit(1);
+        Some(claim)
+    }
+
+    #[inline(always)]
     fn give_up_forgotten(&mut self) {
         if let Some(claim) = self.loan.take() {
             self.abandon(claim);
         }
     }
 
+    #[cold]
     fn abandon(&self, claim: Claim<'static>) {
         // After a fork the claim is the parent's.
         if self.port.identity.is_current() {
@@ -48,7 +64,7 @@ impl<T: ?Sized> Sender<T> {
         self.port.queue.core.commit(claim);
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn claim_now(&mut self) -> Result<Claim<'static>, SendError<()>> {
         if self.loan.is_some() {
             self.give_up_forgotten();
@@ -65,7 +81,7 @@ impl<T: ?Sized> Sender<T> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn claim_by(&mut self, deadline: Option<Instant>) -> Result<Claim<'static>, SendError<()>> {
         match self.claim_now() {
             Err(SendError::Full(())) => self.claim_waiting(deadline),
@@ -145,12 +161,24 @@ impl<T: Pod> Sender<T> {
     /// `Full`, `Closed` or `Failed`, with the message.
     #[inline]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        match self.claim_now() {
-            Ok(claim) => {
+        match self.claim_at_hint() {
+            Some(claim) => {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.with(message)),
+            // A copy, so that the message itself can live in registers.
+            None => self.try_send_elsewise(&{ message }),
+        }
+    }
+
+    #[inline(never)]
+    fn try_send_elsewise(&mut self, message: &T) -> Result<(), SendError<T>> {
+        match self.claim_now() {
+            Ok(claim) => {
+                self.put(claim, *message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(*message)),
         }
     }
 
@@ -186,12 +214,27 @@ impl<T: Pod> Sender<T> {
 
     #[inline]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
-        match self.claim_by(deadline) {
-            Ok(claim) => {
+        match self.claim_at_hint() {
+            Some(claim) => {
                 self.put(claim, message);
                 Ok(())
             }
-            Err(error) => Err(error.with(message)),
+            None => self.send_elsewise(&{ message }, deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn send_elsewise(
+        &mut self,
+        message: &T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendError<T>> {
+        match self.claim_by(deadline) {
+            Ok(claim) => {
+                self.put(claim, *message);
+                Ok(())
+            }
+            Err(error) => Err(error.with(*message)),
         }
     }
 
@@ -204,12 +247,15 @@ impl<T: Pod> Sender<T> {
     /// `Closed` or `Failed`, with the number of messages that were sent.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
         for (sent, message) in messages.iter().enumerate() {
-            let claim = match self.claim_now() {
-                Err(SendError::Full(())) => {
-                    self.port.queue.core.readable.notify();
-                    self.claim_waiting(None)
-                }
-                other => other,
+            let claim = match self.claim_at_hint() {
+                Some(claim) => Ok(claim),
+                None => match self.claim_now() {
+                    Err(SendError::Full(())) => {
+                        self.port.queue.core.readable.notify();
+                        self.claim_waiting(None)
+                    }
+                    other => other,
+                },
             };
             match claim {
                 Ok(claim) => {
@@ -235,8 +281,12 @@ impl<T: Pod> Sender<T> {
     /// # Errors
     ///
     /// `Closed` or `Failed`.
+    #[inline]
     pub fn claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
-        let claim = self.claim_by(None)?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_by(None)?,
+        };
         Ok(Slot::new(self, claim))
     }
 
@@ -245,8 +295,12 @@ impl<T: Pod> Sender<T> {
     /// # Errors
     ///
     /// `Full`, `Closed` or `Failed`.
+    #[inline]
     pub fn try_claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
-        let claim = self.claim_now()?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_now()?,
+        };
         Ok(Slot::new(self, claim))
     }
 
@@ -272,6 +326,7 @@ pub struct Slot<'a, T: Pod> {
 }
 
 impl<'a, T: Pod> Slot<'a, T> {
+    #[inline(always)]
     fn new(sender: &'a mut Sender<T>, claim: Claim<'static>) -> Self {
         let payload = claim.payload().cast().as_ptr();
         sender.loan = Some(claim);
@@ -299,6 +354,7 @@ impl<'a, T: Pod> Slot<'a, T> {
 impl<T: Pod> Deref for Slot<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `Sender::put`; any bytes are a `T`, for it is Pod.
         unsafe { &*self.payload }
@@ -306,6 +362,7 @@ impl<T: Pod> Deref for Slot<'_, T> {
 }
 
 impl<T: Pod> DerefMut for Slot<'_, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the claim is exclusive.
         unsafe { &mut *self.payload }
@@ -313,6 +370,7 @@ impl<T: Pod> DerefMut for Slot<'_, T> {
 }
 
 impl<T: Pod> Drop for Slot<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.sender.give_up_forgotten();
     }
@@ -359,7 +417,10 @@ impl Sender<[u8]> {
     /// `Full`, `Closed`, or `Failed`, which includes [`Error::TooLarge`].
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.fits(message.len())?;
-        let claim = self.claim_now()?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_now()?,
+        };
         self.put_bytes(claim, message);
         Ok(())
     }
@@ -393,7 +454,10 @@ impl Sender<[u8]> {
 
     fn send_by(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError<()>> {
         self.fits(message.len())?;
-        let claim = self.claim_by(deadline)?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_by(deadline)?,
+        };
         self.put_bytes(claim, message);
         Ok(())
     }
@@ -418,7 +482,10 @@ impl Sender<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
-        let claim = self.claim_by(None)?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_by(None)?,
+        };
         Ok(BytesSlot::new(self, claim))
     }
 
@@ -428,7 +495,10 @@ impl Sender<[u8]> {
     ///
     /// `Full`, `Closed` or `Failed`.
     pub fn try_claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
-        let claim = self.claim_now()?;
+        let claim = match self.claim_at_hint() {
+            Some(claim) => claim,
+            None => self.claim_now()?,
+        };
         Ok(BytesSlot::new(self, claim))
     }
 
@@ -482,6 +552,7 @@ impl<'a> BytesSlot<'a> {
 impl Deref for BytesSlot<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         let max = self.sender.port.queue.core.max_len;
         // SAFETY: `max_len` initialised bytes (whatever they are), held
@@ -491,6 +562,7 @@ impl Deref for BytesSlot<'_> {
 }
 
 impl DerefMut for BytesSlot<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let max = self.sender.port.queue.core.max_len;
         // SAFETY: as in `deref`.

@@ -13,6 +13,21 @@ use crate::word::roster::Role;
 use core::cell::Cell;
 
 impl Core {
+    /// Claims the next slot in the usual case: the queue is open and the slot at
+    /// the hint free. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn claim_at_hint(&self, me: Owner) -> Option<Claim<'static>> {
+        if self.roster.is_closed() {
+            return None;
+        }
+        let claim = self.ring.claim_at_hint(me)?;
+        if self.roster.is_closed_after_claim() {
+            self.abandon(claim);
+            return None;
+        }
+        Some(claim)
+    }
+
     /// Claims the next slot, unless the queue is closed.
     #[inline]
     pub(super) fn claim(&self, me: Owner) -> Result<Claim<'static>, Refusal> {
@@ -38,9 +53,23 @@ impl Core {
     }
 
     /// Gives a claimed slot up, and wakes receivers, who skip it.
+    #[cold]
     pub(super) fn abandon(&self, claim: Claim<'static>) {
         self.ring.abandon(claim);
         self.readable.notify();
+    }
+
+    /// Takes the next message in the usual case: no orphans to look for, and a
+    /// message at the hint. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn take_at_hint(
+        &self,
+        me: Owner,
+        searched: &Cell<Option<u64>>,
+    ) -> Option<Taken<'static>> {
+        let usual = self.delivery == Delivery::AtMostOnce
+            || searched.get() == Some(self.ring.orphan_epoch());
+        if usual { self.ring.take_at_hint(me) } else { None }
     }
 
     /// Takes the next message, or one whose receiver died. `searched` is the

@@ -33,7 +33,7 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: `tail` | `refresh` of the consumer: `tail` | records to the consumer |
+//! | P    | `publish`: `tail` | `published`: `tail` | records to the consumer |
 //! | F    | `release`: `head` | `refresh` of the producer: `head` | that the bytes have been read |
 //!
 //! What the survivors see when an end dies:
@@ -553,6 +553,20 @@ impl<'a> Producer<'a> {
         Ok(Some(Grant { ptr: self.ring.payload(index), len: n }))
     }
 
+    /// What `reserve` would give, without a look at the consumer's line and
+    /// without a WRAP: the usual case, small enough for the caller's loop.
+    #[inline(always)]
+    pub(crate) fn at_hand(&mut self, n: usize) -> Option<Grant> {
+        let geometry = &self.ring.geometry;
+        let (index, cells) = (geometry.laps.index(self.tail), cells(n));
+        if n > geometry.max_record() || cells > self.free || cells > geometry.until_end(self.tail) {
+            return None;
+        }
+        self.ring.witness(index, cells, Witness::write);
+        self.reserved = Reserved { skip: 0, cells, len: n };
+        Some(Grant { ptr: self.ring.payload(index), len: n })
+    }
+
     /// The longest payload, up to `wanted` bytes, for which [`Producer::reserve`]
     /// has space now; `None` when there is not even space for an empty one.
     ///
@@ -583,7 +597,7 @@ impl<'a> Producer<'a> {
     /// # Panics
     ///
     /// Panics unless `m` bytes or more are reserved.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, kind: Kind, m: usize) {
         let Reserved { skip, cells: most, len } = self.reserved;
         assert!(most > 0 && m <= len, "commit of more than was reserved");
@@ -601,18 +615,18 @@ impl<'a> Producer<'a> {
     }
 
     /// Shows everything committed to the consumer, at once. Wake it afterwards.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&mut self) {
         if self.published != self.tail {
             self.published = self.tail;
-            // Edge P: Release pairs with the Acquire in `Consumer::refresh`.
+            // Edge P: Release pairs with the Acquire in `Consumer::published`.
             self.ring.header().tail.store(self.tail.0, Ordering::Release);
             point("bytes.published");
         }
     }
 
     /// Whether something is committed and not published.
-    #[inline]
+    #[inline(always)]
     pub fn is_dirty(&self) -> bool {
         self.published != self.tail
     }
@@ -747,6 +761,30 @@ impl<'a> Consumer<'a> {
         Ok(Some(Record { kind, ptr: self.ring.payload(index), len }))
     }
 
+    /// What `peek` would give, if that is a whole message that lies where
+    /// expected: the usual case, small enough for the caller's loop.
+    #[inline(always)]
+    pub(crate) fn at_hand(&mut self) -> Option<Record> {
+        self.peeked = 0;
+        if self.ready == 0 {
+            self.ready = self.published()?;
+            if self.ready == 0 {
+                return None;
+            }
+        }
+        let geometry = &self.ring.geometry;
+        let index = geometry.laps.index(self.head);
+        let header = self.ring.read_header(index);
+        match parse(header, self.ready, geometry.until_end(self.head)) {
+            Ok(Parsed::Record { kind: Kind::Whole, len, cells }) => {
+                self.ring.witness(index, cells, Witness::read);
+                self.peeked = cells;
+                Some(Record { kind: Kind::Whole, ptr: self.ring.payload(index), len })
+            }
+            _ => None,
+        }
+    }
+
     /// Judges the header at `head`, of which a cell is published.
     #[inline(always)]
     fn parse(&self) -> Result<Parsed, Error> {
@@ -763,7 +801,7 @@ impl<'a> Consumer<'a> {
     /// # Panics
     ///
     /// Panics when it gave none.
-    #[inline]
+    #[inline(always)]
     pub fn advance(&mut self) {
         assert!(self.peeked > 0, "advance without a record");
         self.step(self.peeked);
@@ -779,7 +817,7 @@ impl<'a> Consumer<'a> {
 
     /// Gives the space of every record stepped over back, at once. Wake the
     /// producer afterwards.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self) {
         if self.passed > 0 {
             self.passed = 0;
@@ -790,7 +828,7 @@ impl<'a> Consumer<'a> {
     }
 
     /// Whether there is something to release.
-    #[inline]
+    #[inline(always)]
     pub fn is_dirty(&self) -> bool {
         self.passed > 0
     }
@@ -803,21 +841,21 @@ impl<'a> Consumer<'a> {
     }
 
     /// Looks at the producer's line: how much is published now?
-    #[inline]
     fn refresh(&mut self) -> Result<(), Error> {
+        self.ready = self.published().ok_or_else(bad_tail)?;
+        Ok(())
+    }
+
+    /// Cells from `head` on that are published; `None` when `tail` is where no
+    /// producer puts it: behind the head, or more than a turn ahead of what was
+    /// released.
+    #[inline(always)]
+    fn published(&self) -> Option<usize> {
         let laps = self.ring.geometry.laps;
         // Edge P: Acquire pairs with the Release in `Producer::publish`.
-        let raw = self.ring.header().tail.load(Ordering::Acquire);
-        let ready = laps.slots_between(self.ring.checked(raw, bad_tail)?, self.head);
-        // Behind the head, or more than a turn ahead of what was released: no
-        // producer does that.
-        match usize::try_from(ready) {
-            Ok(ready) if ready <= laps.capacity() - self.passed => {
-                self.ready = ready;
-                Ok(())
-            }
-            _ => Err(bad_tail()),
-        }
+        let tail = laps.checked(self.ring.header().tail.load(Ordering::Acquire))?;
+        let ready = usize::try_from(laps.slots_between(tail, self.head)).ok()?;
+        if ready <= laps.capacity() - self.passed { Some(ready) } else { None }
     }
 }
 

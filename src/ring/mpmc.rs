@@ -34,8 +34,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `commit`: FULL | `try_take`, adoption: CAS to READING | payload to its reader |
-//! | F    | `release`, `abandon`: FREE, POISON | `try_claim`: CAS to WRITING | the slot to its next writer |
+//! | P    | `commit`: FULL | `own_full`, adoption: CAS to READING | payload to its reader |
+//! | F    | `release`, `abandon`: FREE, POISON | `own_free`: CAS to WRITING | the slot to its next writer |
 //! | R    | `recover`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
 //!
@@ -171,7 +171,8 @@ impl Geometry {
     /// (alignment at most 64).
     ///
     /// A slot of up to 64 bytes is padded to a power of two, so that it never
-    /// straddles two cache lines; a larger one to a multiple of 64.
+    /// straddles two cache lines. Larger ones lie as densely as their alignment
+    /// allows: to own a slot is to own its lines, and each costs a transfer.
     ///
     /// # Errors
     ///
@@ -187,7 +188,7 @@ impl Geometry {
         let stride = if used <= 64 {
             used.next_power_of_two().max(align_of::<Slot>())
         } else {
-            round_up(used, 64).ok_or(too_large)?
+            round_up(used, payload.align().max(align_of::<Slot>())).ok_or(too_large)?
         };
         let len = stride
             .checked_mul(capacity)
@@ -516,6 +517,47 @@ impl<'a> Ring<'a> {
     /// [`NoClaim`] says why not.
     #[inline]
     pub fn try_claim(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
+        match self.claim_at_hint(me) {
+            Some(claim) => Ok(claim),
+            None => self.claim_from_hint(me),
+        }
+    }
+
+    /// Claims the slot at the hint, if it is free: the usual case, small enough
+    /// for the caller's loop.
+    #[inline(always)]
+    pub(crate) fn claim_at_hint(&self, me: Owner) -> Option<Claim<'a>> {
+        let laps = self.geometry.laps;
+        let at = laps.checked(self.header().tail.load(Ordering::Relaxed))?;
+        let claim = self.claim_of(at);
+        let word = claim.slot.word.load(Ordering::Relaxed);
+        if word != Word::new(laps.lap(at), FREE, 0).0 || !self.own_free(at, Word(word), me) {
+            return None;
+        }
+        Some(self.claimed_at(at, claim))
+    }
+
+    /// Moves a slot from FREE to WRITING, unless somebody else was faster.
+    #[inline(always)]
+    fn own_free(&self, at: Position, free: Word, me: Owner) -> bool {
+        // Edge F: Acquire pairs with the Release that freed the slot, in
+        // `release`, `abandon` or `recover`.
+        self.cas(at, free, Word::new(free.lap(), WRITING, me.get()), Ordering::Acquire)
+    }
+
+    /// After `own_free`: the hint, and the claim that goes with it.
+    #[inline(always)]
+    fn claimed_at(&self, at: Position, claim: Claim<'a>) -> Claim<'a> {
+        point("claim.slot");
+        self.header().tail.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
+        point("claim.tail");
+        claim.slot.witness.write();
+        claim
+    }
+
+    /// Claims the first free slot from the hint on, however far that is behind.
+    #[inline(never)]
+    pub(crate) fn claim_from_hint(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
         let laps = self.geometry.laps;
         let hint = self.header().tail.load(Ordering::Relaxed);
         let Some(mut at) = laps.checked(hint) else {
@@ -528,14 +570,8 @@ impl<'a> Ring<'a> {
             let word = self.load(at);
             match self.ahead(word, at) {
                 0 if word.state() == FREE => {
-                    // Edge F: Acquire pairs with the Release that freed the
-                    // slot, in `release`, `abandon` or `recover`.
-                    let mine = Word::new(word.lap(), WRITING, me.get());
-                    if self.cas(at, word, mine, Ordering::Acquire) {
-                        point("claim.slot");
-                        self.header().tail.store(laps.next(at).0, Ordering::Relaxed);
-                        point("claim.tail");
-                        return Ok(self.claim(at));
+                    if self.own_free(at, word, me) {
+                        return Ok(self.claimed_at(at, self.claim_of(at)));
                     }
                     backoff.spin();
                 }
@@ -571,13 +607,12 @@ impl<'a> Ring<'a> {
         Err(NoClaim::Corrupt(corrupt("no end to the claimed slots from", laps.index(at))))
     }
 
+    /// The claim of this position, for whoever gets it.
     #[inline(always)]
-    fn claim(&self, position: Position) -> Claim<'a> {
+    fn claim_of(&self, position: Position) -> Claim<'a> {
         let (index, lap) = (self.geometry.laps.index(position), self.geometry.laps.lap(position));
-        let slot = self.slot(index);
-        slot.witness.write();
         Claim {
-            slot,
+            slot: self.slot(index),
             full: Word::new(lap, FULL, 0),
             poison: Word::new(lap, POISON, 0),
             payload: self.payload(index),
@@ -590,10 +625,10 @@ impl<'a> Ring<'a> {
     }
 
     /// Publishes a claimed slot. Wake consumers afterwards.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&self, claim: Claim<'a>) {
         claim.slot.witness.write();
-        // Edge P: Release pairs with the Acquire of the CAS in `try_take`. A
+        // Edge P: Release pairs with the Acquire of the CAS in `own_full`. A
         // plain store is enough, since nobody else moves a word that names a
         // living owner.
         claim.slot.word.store(claim.full.0, Ordering::Release);
@@ -618,6 +653,46 @@ impl<'a> Ring<'a> {
     /// [`NoTake`] says why not.
     #[inline]
     pub fn try_take(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
+        match self.take_at_hint(me) {
+            Some(taken) => Ok(taken),
+            None => self.take_from_hint(me),
+        }
+    }
+
+    /// Takes the message at the hint, if there is one: the usual case, small
+    /// enough for the caller's loop.
+    #[inline(always)]
+    pub(crate) fn take_at_hint(&self, me: Owner) -> Option<Taken<'a>> {
+        let laps = self.geometry.laps;
+        let at = laps.checked(self.header().head.load(Ordering::Relaxed))?;
+        let taken = self.taken_of(at, false);
+        let word = taken.slot.word.load(Ordering::Relaxed);
+        if word != Word::new(laps.lap(at), FULL, 0).0 || !self.own_full(at, Word(word), me) {
+            return None;
+        }
+        Some(self.taken_at(at, taken))
+    }
+
+    /// Moves a slot from FULL to READING, unless somebody else was faster.
+    #[inline(always)]
+    fn own_full(&self, at: Position, full: Word, me: Owner) -> bool {
+        // Edge P: Acquire pairs with the Release in `commit`.
+        self.cas(at, full, Word::new(full.lap(), READING, me.get()), Ordering::Acquire)
+    }
+
+    /// After `own_full`: the hint, and the message that goes with it.
+    #[inline(always)]
+    fn taken_at(&self, at: Position, taken: Taken<'a>) -> Taken<'a> {
+        point("take.slot");
+        self.header().head.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
+        point("take.head");
+        taken.slot.witness.read();
+        taken
+    }
+
+    /// Takes the first message from the hint on, however far that is behind.
+    #[inline(never)]
+    pub(crate) fn take_from_hint(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
         let laps = self.geometry.laps;
         let hint = self.header().head.load(Ordering::Relaxed);
         let Some(mut at) = laps.checked(hint) else {
@@ -631,13 +706,8 @@ impl<'a> Ring<'a> {
             let ahead = self.ahead(word, at);
             match (ahead, word.state()) {
                 (0, FULL) => {
-                    // Edge P: Acquire pairs with the Release in `commit`.
-                    let mine = Word::new(word.lap(), READING, me.get());
-                    if self.cas(at, word, mine, Ordering::Acquire) {
-                        point("take.slot");
-                        self.header().head.store(laps.next(at).0, Ordering::Relaxed);
-                        point("take.head");
-                        return Ok(self.taken(at, false));
+                    if self.own_full(at, word, me) {
+                        return Ok(self.taken_at(at, self.taken_of(at, false)));
                     }
                     backoff.spin();
                 }
@@ -685,16 +755,20 @@ impl<'a> Ring<'a> {
         Err(NoTake::Corrupt(corrupt("no end to the resolved slots from", laps.index(at))))
     }
 
+    /// The message at this position, for whoever gets it.
     #[inline(always)]
-    fn taken(&self, position: Position, redelivered: bool) -> Taken<'a> {
+    fn taken_of(&self, position: Position, redelivered: bool) -> Taken<'a> {
         let (index, lap) = (self.geometry.laps.index(position), self.geometry.laps.lap(position));
-        let slot = self.slot(index);
-        slot.witness.read();
-        Taken { slot, free: self.free_after(lap), payload: self.payload(index), redelivered }
+        Taken {
+            slot: self.slot(index),
+            free: self.free_after(lap),
+            payload: self.payload(index),
+            redelivered,
+        }
     }
 
     /// Frees a taken slot. Wake producers afterwards.
-    #[inline]
+    #[inline(always)]
     pub fn release(&self, taken: Taken<'a>) {
         taken.slot.witness.read();
         // Edge F: Release pairs with the Acquire of the claim that writes here
@@ -737,7 +811,9 @@ impl<'a> Ring<'a> {
         point("adopt.slot");
         self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
         point("adopt.counted");
-        Some(self.taken(laps.at(word.lap(), laps.index(at)), true))
+        let taken = self.taken_of(laps.at(word.lap(), laps.index(at)), true);
+        taken.slot.witness.read();
+        Some(taken)
     }
 
     /// Repairs every word that names `dead`; returns how many did. Wake

@@ -29,8 +29,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `commit_many`: word | `available`: word | payload to the consumer |
-//! | F    | `release_many`: `head` | `load_head`: `head` | that the slot has been read |
+//! | P    | `publish`: word | `is_published`, `judge_head`: word | payload to the consumer |
+//! | F    | `go_to`: `head` | `load_head`: `head` | that the slot has been read |
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -102,6 +102,8 @@ pub struct Geometry {
     payload: Layout,
     payload_offset: usize,
     stride: usize,
+    /// Bytes of all slots.
+    span: usize,
     len: usize,
 }
 
@@ -131,13 +133,13 @@ impl Geometry {
         } else {
             round_up(used, 64).ok_or(too_large)?
         };
-        let len = stride
-            .checked_mul(capacity)
-            .and_then(|slots| slots.checked_add(SLOTS))
+        let span = stride.checked_mul(capacity).ok_or(too_large)?;
+        let len = span
+            .checked_add(SLOTS)
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, payload, payload_offset, stride, len })
+        Ok(Geometry { laps, payload, payload_offset, stride, span, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -163,6 +165,14 @@ impl Geometry {
     fn fits(&self, region: Region<'_>) -> bool {
         Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
     }
+}
+
+/// A position, and the offset of its slot from the first: so that to go from
+/// slot to slot takes no multiplication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    at: Position,
+    offset: usize,
 }
 
 /// The ring, laid over borrowed memory. Copies are views of one ring; its ends
@@ -265,8 +275,9 @@ impl<'a> Ring<'a> {
         // nothing is read but words.
         let word = |at| self.slot(at).word.load(Ordering::Relaxed);
         let used = self.published_from(head, 0, |at| self.judge(at, word(at)))?;
-        let tail = self.geometry.laps.forward(head, used);
-        Ok(Producer { ring: *self, tail, free: self.geometry.capacity() - used })
+        let laps = self.geometry.laps;
+        let tail = self.cursor(laps.forward(head, used));
+        Ok(Producer { ring: *self, tail, limit: laps.forward(head, laps.capacity()) })
     }
 
     /// The receiving end, at the first message not released.
@@ -280,7 +291,8 @@ impl<'a> Ring<'a> {
     /// One consumer at a time: whatever an earlier one did must happen before
     /// this call.
     pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
-        Ok(Consumer { ring: *self, head: self.plausible_head()?, seen: 0 })
+        let head = self.cursor(self.plausible_head()?);
+        Ok(Consumer { ring: *self, head, seen: 0 })
     }
 
     /// Messages published and not released: a moment's truth, for onlookers.
@@ -300,27 +312,53 @@ impl<'a> Ring<'a> {
         unsafe { self.header.as_ref() }
     }
 
+    /// A position, with its place worked out. Every position comes from `Laps`
+    /// arithmetic on one that was `checked`, so its index is below the capacity
+    /// and the offset below the span.
     #[inline(always)]
-    fn slot(&self, at: Position) -> &'a Slot {
-        let index = self.geometry.laps.index(at);
-        debug_assert!(index < self.geometry.capacity());
-        // SAFETY: every position comes from `Laps` arithmetic on one that was
-        // `checked`, so its index is below the capacity, for which `attach`
-        // checked that the slots fit.
-        unsafe { self.slots.add(index * self.geometry.stride).cast().as_ref() }
+    fn cursor(&self, at: Position) -> Cursor {
+        Cursor { at, offset: self.geometry.laps.index(at) * self.geometry.stride }
+    }
+
+    /// One slot on.
+    #[inline(always)]
+    fn after(&self, cursor: Cursor) -> Cursor {
+        let offset = cursor.offset + self.geometry.stride;
+        if offset < self.geometry.span {
+            Cursor { at: Position(cursor.at.0 + 1), offset }
+        } else {
+            Cursor { at: self.geometry.laps.next(cursor.at), offset: 0 }
+        }
+    }
+
+    /// `n <= capacity` slots on.
+    #[inline(always)]
+    fn forward(&self, cursor: Cursor, n: usize) -> Cursor {
+        self.cursor(self.geometry.laps.forward(cursor.at, n))
     }
 
     #[inline(always)]
-    fn payload(&self, at: Position) -> NonNull<u8> {
-        let index = self.geometry.laps.index(at);
-        // SAFETY: as `slot`; the payload lies inside the slot's stride.
-        unsafe { self.slots.add(index * self.geometry.stride + self.geometry.payload_offset) }
+    fn slot_at(&self, cursor: Cursor) -> &'a Slot {
+        debug_assert!(cursor.offset < self.geometry.span);
+        // SAFETY: a cursor's offset is that of a slot below the capacity, for
+        // which `attach` checked that the slots fit.
+        unsafe { self.slots.add(cursor.offset).cast().as_ref() }
+    }
+
+    #[inline(always)]
+    fn payload_at(&self, cursor: Cursor) -> NonNull<u8> {
+        // SAFETY: as `slot_at`; the payload lies inside the slot's stride.
+        unsafe { self.slots.add(cursor.offset + self.geometry.payload_offset) }
+    }
+
+    fn slot(&self, at: Position) -> &'a Slot {
+        self.slot_at(self.cursor(at))
     }
 
     /// The shared `head`, if it is a position at all.
     #[inline(always)]
     fn load_head(&self) -> Result<Position, Error> {
-        // Edge F: Acquire pairs with the Release in `release_many`. (The
+        // Edge F: Acquire pairs with the Release in `go_to`. (The
         // consumer and onlookers do not need it, and do not call often.)
         let raw = self.header().head.load(Ordering::Acquire);
         self.geometry.laps.checked(raw).ok_or_else(bad_head)
@@ -403,10 +441,10 @@ impl<'a> Ring<'a> {
 pub struct Producer<'a> {
     ring: Ring<'a>,
     /// The next slot to publish.
-    tail: Position,
-    /// Slots from `tail` on that are known to be released. May lag the truth;
-    /// never leads it.
-    free: usize,
+    tail: Cursor,
+    /// The slots from `tail` up to here are known to be released: none when they
+    /// are the same. May lag the truth; never leads it.
+    limit: Position,
 }
 
 // SAFETY: an end is a view with private positions; any thread may hold it.
@@ -426,13 +464,20 @@ impl<'a> Producer<'a> {
     /// `Corrupt` when `head` is where no correct consumer puts it.
     #[inline]
     pub fn try_claim(&mut self) -> Result<Option<NonNull<u8>>, Error> {
-        if self.free == 0 {
+        if self.tail.at == self.limit {
             self.refresh()?;
-            if self.free == 0 {
-                return Ok(None);
-            }
         }
-        Ok(Some(self.payload(0)))
+        Ok(self.at_hand())
+    }
+
+    /// What `try_claim` would give without a look at the consumer's line.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
+        if self.tail.at == self.limit {
+            return None;
+        }
+        self.ring.slot_at(self.tail).witness.write();
+        Some(self.ring.payload_at(self.tail))
     }
 
     /// How many slots can be written now, up to `max`. Looks at the consumer's
@@ -443,10 +488,20 @@ impl<'a> Producer<'a> {
     /// As [`Producer::try_claim`].
     #[inline]
     pub fn room(&mut self, max: usize) -> Result<usize, Error> {
-        if self.free < max && self.free < self.ring.geometry.capacity() {
+        if self.free() < max && self.free() < self.ring.geometry.capacity() {
             self.refresh()?;
         }
-        Ok(self.free.min(max))
+        Ok(self.free().min(max))
+    }
+
+    /// Slots that are known to be released.
+    fn free(&self) -> usize {
+        self.ring.geometry.laps.slots_between(self.limit, self.tail.at) as usize
+    }
+
+    /// Slots ever published, from an arbitrary start.
+    pub(crate) fn count(&self) -> u64 {
+        self.ring.geometry.laps.count(self.tail.at)
     }
 
     /// Where the payload of the `nth` slot from here goes: of exactly the
@@ -457,10 +512,10 @@ impl<'a> Producer<'a> {
     /// Panics unless [`Producer::room`] has said more than `nth`.
     #[inline]
     pub fn payload(&self, nth: usize) -> NonNull<u8> {
-        assert!(nth < self.free, "no such slot was claimed");
-        let at = self.ring.geometry.laps.forward(self.tail, nth);
-        self.ring.slot(at).witness.write();
-        self.ring.payload(at)
+        assert!(nth < self.free(), "no such slot was claimed");
+        let at = self.ring.forward(self.tail, nth);
+        self.ring.slot_at(at).witness.write();
+        self.ring.payload_at(at)
     }
 
     /// Publishes the slot that was claimed. Wake the consumer afterwards.
@@ -468,9 +523,10 @@ impl<'a> Producer<'a> {
     /// # Panics
     ///
     /// Panics when none was.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self) {
-        self.commit_many(1);
+        assert!(self.tail.at != self.limit, "no slot was claimed");
+        self.publish();
     }
 
     /// Publishes the first `n` slots, in order; killed inside, some of the
@@ -481,15 +537,36 @@ impl<'a> Producer<'a> {
     /// Panics unless [`Producer::room`] has said `n` or more.
     #[inline]
     pub fn commit_many(&mut self, n: usize) {
-        assert!(n <= self.free, "fewer slots were claimed");
+        assert!(n <= self.free(), "fewer slots were claimed");
         for _ in 0..n {
-            // Edge P: Release pairs with the Acquire in `available`. On every
-            // store, so that what is published is always a prefix.
-            self.ring.slot(self.tail).word.store(self.tail.0, Ordering::Release);
-            point("spsc.published");
-            self.tail = self.ring.geometry.laps.next(self.tail);
+            self.publish();
         }
-        self.free -= n;
+    }
+
+    /// Publishes the first `n` slots one by one, each as soon as `fill` has
+    /// written its payload. Wake the consumer afterwards.
+    ///
+    /// # Panics
+    ///
+    /// As [`Producer::commit_many`].
+    #[inline(always)]
+    pub(crate) fn publish_each(&mut self, n: usize, mut fill: impl FnMut(usize, NonNull<u8>)) {
+        assert!(n <= self.free(), "fewer slots were claimed");
+        for nth in 0..n {
+            self.ring.slot_at(self.tail).witness.write();
+            fill(nth, self.ring.payload_at(self.tail));
+            self.publish();
+        }
+    }
+
+    /// Publishes one slot of the free ones.
+    #[inline(always)]
+    fn publish(&mut self) {
+        // Edge P: Release pairs with the Acquire in `is_published`. On every
+        // store, so that what is published is always a prefix.
+        self.ring.slot_at(self.tail).word.store(self.tail.at.0, Ordering::Release);
+        point("spsc.published");
+        self.tail = self.ring.after(self.tail);
     }
 
     /// Whether [`Producer::try_claim`] would find a slot (or an error): one
@@ -497,19 +574,21 @@ impl<'a> Producer<'a> {
     #[inline]
     pub fn is_ready(&self) -> bool {
         // Full, `head` is a whole turn behind `tail`.
-        self.free > 0
-            || self.ring.header().head.load(Ordering::Relaxed) != self.ring.empty_word(self.tail)
+        self.tail.at != self.limit
+            || self.ring.header().head.load(Ordering::Relaxed) != self.ring.empty_word(self.tail.at)
     }
 
     /// Looks at the consumer's line: how much is free now?
     #[cold]
     fn refresh(&mut self) -> Result<(), Error> {
         let laps = self.ring.geometry.laps;
-        let used = laps.slots_between(self.tail, self.ring.load_head()?);
+        let head = self.ring.load_head()?;
+        let used = laps.slots_between(self.tail.at, head);
         // Ahead of the tail, more than a turn behind it, or behind itself: no
         // consumer does that.
         let free = usize::try_from(used).ok().and_then(|used| laps.capacity().checked_sub(used));
-        self.free = free.filter(|&free| free >= self.free).ok_or_else(bad_head)?;
+        free.filter(|&free| free >= self.free()).ok_or_else(bad_head)?;
+        self.limit = laps.forward(head, laps.capacity());
         Ok(())
     }
 }
@@ -519,7 +598,7 @@ impl<'a> Producer<'a> {
 pub struct Consumer<'a> {
     ring: Ring<'a>,
     /// First slot not released. The truth: the shared word is its copy.
-    head: Position,
+    head: Cursor,
     /// Slots from `head` on that are known to be published. May lag the truth;
     /// never leads it.
     seen: usize,
@@ -542,10 +621,24 @@ impl<'a> Consumer<'a> {
     /// `Corrupt` when the slot's word is one that no correct producer writes.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<NonNull<u8>>, Error> {
-        if self.seen == 0 && self.available(1)? == 0 {
-            return Ok(None);
+        if self.available(1)? == 0 { Ok(None) } else { Ok(self.at_hand()) }
+    }
+
+    /// What `peek` would give, or `None` when that takes a closer look. Go on
+    /// from there by `pass`.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
+        if self.seen == 0 && !self.is_published(self.head) {
+            return None;
         }
-        Ok(Some(self.payload(0)))
+        self.ring.slot_at(self.head).witness.read();
+        Some(self.ring.payload_at(self.head))
+    }
+
+    #[inline(always)]
+    fn is_published(&self, slot: Cursor) -> bool {
+        // Edge P: Acquire pairs with the Release in `publish`.
+        self.ring.slot_at(slot).word.load(Ordering::Acquire) == slot.at.0
     }
 
     /// How many messages can be read now, up to `max`.
@@ -555,21 +648,27 @@ impl<'a> Consumer<'a> {
     /// As [`Consumer::peek`].
     #[inline]
     pub fn available(&mut self, max: usize) -> Result<usize, Error> {
-        let laps = self.ring.geometry.laps;
-        let max = max.min(laps.capacity());
-        while self.seen < max {
-            let at = laps.forward(self.head, self.seen);
-            // Edge P: Acquire pairs with the Release in `commit_many`.
-            let word = self.ring.slot(at).word.load(Ordering::Acquire);
-            match self.ring.judge(at, word) {
-                Ok(true) => self.seen += 1,
-                Ok(false) => break,
-                // What is whole comes first.
-                Err(_) if self.seen > 0 => break,
-                Err(e) => return Err(e),
+        let max = max.min(self.ring.geometry.capacity());
+        if self.seen < max {
+            let mut next = self.ring.forward(self.head, self.seen);
+            while self.seen < max && self.is_published(next) {
+                self.seen += 1;
+                next = self.ring.after(next);
+            }
+            // What is whole comes first.
+            if self.seen == 0 {
+                self.judge_head()?;
             }
         }
         Ok(self.seen.min(max))
+    }
+
+    /// There is no message at `head`: is that what the word says?
+    fn judge_head(&mut self) -> Result<(), Error> {
+        // Edge P: as in `is_published`, for a message that has just come.
+        let word = self.ring.slot_at(self.head).word.load(Ordering::Acquire);
+        self.seen = usize::from(self.ring.judge(self.head.at, word)?);
+        Ok(())
     }
 
     /// Where the payload of the `nth` message from here is: nobody writes there
@@ -581,9 +680,25 @@ impl<'a> Consumer<'a> {
     #[inline]
     pub fn payload(&self, nth: usize) -> NonNull<u8> {
         assert!(nth < self.seen, "no such message was seen");
-        let at = self.ring.geometry.laps.forward(self.head, nth);
-        self.ring.slot(at).witness.read();
-        self.ring.payload(at)
+        let at = self.ring.forward(self.head, nth);
+        self.ring.slot_at(at).witness.read();
+        self.ring.payload_at(at)
+    }
+
+    /// Lends the payloads of the first `n` messages to `read`, in order.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`Consumer::available`] has said `n` or more.
+    #[inline(always)]
+    pub(crate) fn read_each(&self, n: usize, mut read: impl FnMut(usize, NonNull<u8>)) {
+        assert!(n <= self.seen, "fewer messages were seen");
+        let mut next = self.head;
+        for nth in 0..n {
+            self.ring.slot_at(next).witness.read();
+            read(nth, self.ring.payload_at(next));
+            next = self.ring.after(next);
+        }
     }
 
     /// Gives the slot of the message back. Wake the producer afterwards.
@@ -591,9 +706,19 @@ impl<'a> Consumer<'a> {
     /// # Panics
     ///
     /// Panics when no message was seen.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self) {
-        self.release_many(1);
+        assert!(self.seen > 0, "no message was seen");
+        self.pass();
+    }
+
+    /// As `release`, of a message that `at_hand` gave.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self) {
+        if self.seen > 0 {
+            self.seen -= 1;
+        }
+        self.go_to(self.ring.after(self.head));
     }
 
     /// Gives the slots of the next `n` messages back, all at once. Wake the
@@ -605,10 +730,15 @@ impl<'a> Consumer<'a> {
     #[inline]
     pub fn release_many(&mut self, n: usize) {
         assert!(n <= self.seen, "fewer messages were seen");
-        self.head = self.ring.geometry.laps.forward(self.head, n);
         self.seen -= n;
+        self.go_to(self.ring.forward(self.head, n));
+    }
+
+    #[inline(always)]
+    fn go_to(&mut self, head: Cursor) {
+        self.head = head;
         // Edge F: Release pairs with the Acquire in `load_head`.
-        self.ring.header().head.store(self.head.0, Ordering::Release);
+        self.ring.header().head.store(head.at.0, Ordering::Release);
         point("spsc.released");
     }
 
@@ -617,13 +747,18 @@ impl<'a> Consumer<'a> {
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.seen > 0
-            || self.ring.slot(self.head).word.load(Ordering::Relaxed)
-                != self.ring.empty_word(self.head)
+            || self.ring.slot_at(self.head).word.load(Ordering::Relaxed)
+                != self.ring.empty_word(self.head.at)
+    }
+
+    /// Slots ever released, from an arbitrary start.
+    pub(crate) fn count(&self) -> u64 {
+        self.ring.geometry.laps.count(self.head.at)
     }
 
     /// Messages published and not released.
     pub fn len(&self) -> usize {
-        self.ring.count_from(self.head, self.seen)
+        self.ring.count_from(self.head.at, self.seen)
     }
 
     /// Whether there is none.

@@ -26,6 +26,8 @@ const HELD: u64 = 1;
 const LEFT: u64 = 2;
 const DIED: u64 = 3;
 
+const _: () = assert!(NEW & LEFT & DIED == 0 && HELD & LEFT & DIED == 0 && LEFT & DIED != 0);
+
 const PID_SHIFT: u32 = 32;
 const STATE_SHIFT: u32 = Owner::BITS;
 
@@ -82,6 +84,13 @@ impl<'a> Seat<'a> {
     pub(crate) fn state(&self) -> State {
         // Edge S: Acquire pairs with the Release in `leave` and `recover`.
         judge(self.word.load(Ordering::Acquire))
+    }
+
+    /// Whether somebody was here and is gone (LEFT or DIED): no more than that,
+    /// so without ordering.
+    #[inline(always)]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.word.load(Ordering::Relaxed) >> STATE_SHIFT & LEFT & DIED != 0
     }
 
     /// The pid in the word.

@@ -1,5 +1,6 @@
 //! What moves messages: queues and pipes.
 
+use crate::support::BRIEF;
 use crate::{Death, Operation, PATIENCE, kill_at_any_instruction};
 use slipring::*;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Operation for Send {
     fn attend(&mut self) {
         assert_eq!(key_of(&self.rx.recv_timeout(PATIENCE).unwrap()), WARM);
         if self.asleep {
-            assert!(matches!(self.rx.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+            assert!(matches!(self.rx.recv_timeout(BRIEF), Err(RecvError::Timeout)));
         } else {
             self.tx.try_send(wide(WAITING)).unwrap();
         }
@@ -155,7 +156,7 @@ impl Operation for Receive {
             self.tx.try_send(wide(key)).unwrap();
         }
         if self.asleep {
-            let full = self.tx.send_timeout(wide(0), Duration::ZERO);
+            let full = self.tx.send_timeout(wide(0), BRIEF);
             assert!(matches!(full, Err(SendError::Timeout(_))));
         }
     }
@@ -342,7 +343,7 @@ impl<P: Carrier> Operation for PipeSend<P> {
     fn attend(&mut self) {
         assert_eq!(self.a.receive(PATIENCE).unwrap(), WARM);
         if self.asleep {
-            assert!(matches!(self.a.receive(Duration::ZERO), Err(RecvError::Timeout)));
+            assert!(matches!(self.a.receive(BRIEF), Err(RecvError::Timeout)));
         }
     }
 
@@ -381,14 +382,14 @@ impl<P: Carrier> Operation for PipeReceive<P> {
     fn warm_up(&mut self) {
         let mut b = P::open(&self.segment, End::B);
         // From the end of the ring to its start, whatever the last victim left.
-        assert!(matches!(b.receive(Duration::ZERO), Err(RecvError::Timeout)));
+        assert!(matches!(b.receive(BRIEF), Err(RecvError::Timeout)));
         self.victims = Some(b);
     }
 
     fn attend(&mut self) {
         // As many as fit; the last one goes to sleep on a full ring.
         self.waiting = 0;
-        while self.a.offer(WAITING + self.waiting, Duration::ZERO).is_some() {
+        while self.a.offer(WAITING + self.waiting, BRIEF).is_some() {
             self.waiting += 1;
         }
         assert!(self.waiting >= 2);

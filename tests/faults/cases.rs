@@ -2,6 +2,7 @@
 //! just after the operation, checks what must hold whether it succeeded or not,
 //! and lets go of everything.
 
+use crate::support::BRIEF;
 use crate::trace::{fork, reap};
 use slipring::*;
 use std::error::Error as AnyError;
@@ -164,7 +165,7 @@ fn send(name: &str, mark: &dyn Fn()) -> Outcome {
     let segment = prepare(name);
     let queue = segment.queue::<u64>("queue")?;
     let (mut tx, mut rx) = (queue.sender()?, queue.receiver()?);
-    assert!(matches!(rx.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+    assert!(matches!(rx.recv_timeout(BRIEF), Err(RecvError::Timeout)));
     mark();
     let sent = tx.send(6);
     mark();

@@ -2,8 +2,8 @@
 
 use crate::queue::{Message, message};
 use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
+use crate::support::BRIEF;
 use slipring::*;
-use std::time::Duration;
 
 const SLOTS: usize = 4;
 const RING: usize = 512;
@@ -167,7 +167,7 @@ fn send(stage: &Stage<'_>) {
     let (segment, mut a) = typed(stage);
     let death = stage.die_with("pipe.send", |_, victim| {
         // Leaves the mark of a sleeper.
-        assert!(matches!(a.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+        assert!(matches!(a.recv_timeout(BRIEF), Err(RecvError::Timeout)));
         victim.say("go");
     });
     stage.shows_dead(&segment, &death);
@@ -203,7 +203,7 @@ fn receive(stage: &Stage<'_>) {
         a.send(message(i)).unwrap();
     }
     let death = stage.die_with("pipe.receive", |_, victim| {
-        let full = a.send_timeout(message(0), Duration::ZERO);
+        let full = a.send_timeout(message(0), BRIEF);
         assert!(matches!(full, Err(SendError::Timeout(_))));
         victim.say("go");
     });
@@ -255,7 +255,7 @@ fn sleeping_receiver(stage: &Stage<'_>) {
         let (mut own, mut sleeper) = (Some(&mut a), None);
         let death = stage.die_with("pipe.send", |_, victim| {
             let a = own.take().unwrap();
-            assert!(matches!(a.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+            assert!(matches!(a.recv_timeout(BRIEF), Err(RecvError::Timeout)));
             sleeper = Some(scope.spawn(move || a.recv_timeout(PATIENCE * 10)));
             victim.say("go");
         });
@@ -302,7 +302,7 @@ fn go_on_bytes(stage: &Stage<'_>, segment: Segment, mut a: Pipe, death: &Death) 
 fn send_bytes(stage: &Stage<'_>) {
     let (segment, mut a) = of_bytes(stage);
     let death = stage.die_with("pipe.send-bytes", |_, victim| {
-        assert!(matches!(a.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+        assert!(matches!(a.recv_timeout(BRIEF), Err(RecvError::Timeout)));
         victim.say("go");
     });
     stage.shows_dead(&segment, &death);
@@ -336,7 +336,7 @@ fn receive_bytes(stage: &Stage<'_>) {
         a.send_timeout(&message, PATIENCE).unwrap();
     }
     let death = stage.die_with("pipe.receive-bytes", |_, victim| {
-        let full = a.send_timeout(&[0; 240], Duration::ZERO);
+        let full = a.send_timeout(&[0; 240], BRIEF);
         assert!(matches!(full, Err(SendError::Timeout(()))));
         victim.say("go");
     });

@@ -1,9 +1,8 @@
 //! Queues: messages of fixed size and of bytes, at most once and at least once.
 
 use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
-use crate::support::{hear, say};
+use crate::support::{BRIEF, hear, say};
 use slipring::*;
-use std::time::Duration;
 
 /// A message that shows when it is torn.
 pub type Message = [u64; 4];
@@ -95,10 +94,10 @@ pub const VICTIMS: &[Victim] = &[
         let queue = Queue::<Message>::open(name).unwrap();
         let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
         begin();
-        let nothing = rx.recv_timeout(Duration::ZERO);
+        let nothing = rx.recv_timeout(BRIEF);
         assert!(matches!(nothing, Err(RecvError::Timeout)));
         tx.send(message(1)).unwrap();
-        let no_room = tx.send_timeout(message(2), Duration::ZERO);
+        let no_room = tx.send_timeout(message(2), BRIEF);
         assert!(matches!(no_room, Err(SendError::Timeout(_))));
         end();
     }),
@@ -217,12 +216,12 @@ fn own(stage: &Stage<'_>, slots: usize, delivery: Delivery) -> Own {
 impl Own {
     /// Leaves the mark of a sleeper, so that the victim has somebody to wake.
     fn sleep_reading(&mut self) {
-        assert!(matches!(self.rx.recv_timeout(Duration::ZERO), Err(RecvError::Timeout)));
+        assert!(matches!(self.rx.recv_timeout(BRIEF), Err(RecvError::Timeout)));
     }
 
     /// The same on the other side. The queue is full.
     fn sleep_writing(&mut self) {
-        let none = self.tx.send_timeout(message(0), Duration::ZERO);
+        let none = self.tx.send_timeout(message(0), BRIEF);
         assert!(matches!(none, Err(SendError::Timeout(_))));
     }
 

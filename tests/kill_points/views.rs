@@ -1,7 +1,7 @@
 //! Values, arrays and locks.
 
 use crate::stage::{PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
-use crate::support::{hear, say};
+use crate::support::{BRIEF, hear, say};
 use slipring::*;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -235,7 +235,7 @@ fn lock_twice(stage: &Stage<'_>) {
     let death = stage.die_with("lock.twice", |word, victim| {
         if word == "held" {
             // Leaves the mark of a sleeper.
-            let held = lock.lock_timeout(Duration::ZERO);
+            let held = lock.lock_timeout(BRIEF);
             assert!(matches!(held, Err(LockError::Timeout)), "{held:?}");
         }
         victim.say("go");
@@ -255,7 +255,7 @@ fn lock_sleeper(stage: &Stage<'_>) {
         let mut sleeper = None;
         let death = stage.die_with("lock.hold", |word, victim| {
             if word == "held" {
-                let held = lock.lock_timeout(Duration::ZERO);
+                let held = lock.lock_timeout(BRIEF);
                 assert!(matches!(held, Err(LockError::Timeout)), "{held:?}");
                 sleeper = Some(scope.spawn(|| match lock.lock_timeout(PATIENCE * 10) {
                     Ok(_) => false,

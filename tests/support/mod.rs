@@ -7,6 +7,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::ops::Deref;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
+/// The shortest wait that is no poll: it finds nothing and leaves the mark of a
+/// sleeper.
+pub const BRIEF: std::time::Duration = std::time::Duration::from_nanos(1);
+
 /// A segment name of this test's own, unlinked when the test ends, however it
 /// ends.
 pub struct Name(String);
