@@ -143,6 +143,17 @@ impl Lock {
         Ok(Lock { word, attachment })
     }
 
+    /// The guard in the usual case: the lock is free and clean.
+    #[inline(always)]
+    fn at_hand(&self) -> Option<LockGuard<'_>> {
+        let identity = self.attachment.identity_at_hand()?;
+        if self.word.lock_at_hand(identity.me) {
+            Some(LockGuard { lock: self, identity })
+        } else {
+            None
+        }
+    }
+
     fn guard(
         &self,
         identity: Identity,
@@ -157,7 +168,15 @@ impl Lock {
     /// # Errors
     ///
     /// `WouldBlock`, `Poisoned` with the guard, or `Failed`.
+    #[inline]
     pub fn try_lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
+        match self.at_hand() {
+            Some(guard) => Ok(guard),
+            None => self.try_lock_elsewise(),
+        }
+    }
+
+    fn try_lock_elsewise(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         let identity = self.attachment.identity().map_err(LockError::Failed)?;
         match self.word.try_lock(identity.me) {
             Ok(acquired) => self.guard(identity, acquired),
@@ -180,8 +199,12 @@ impl Lock {
     /// # Errors
     ///
     /// `Poisoned` with the guard, or `Failed`.
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        self.lock_by(None)
+        match self.at_hand() {
+            Some(guard) => Ok(guard),
+            None => self.lock_by(None),
+        }
     }
 
     /// Takes the lock, waiting for at most `timeout`.
@@ -253,6 +276,7 @@ impl LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.identity.is_current() {

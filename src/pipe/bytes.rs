@@ -514,13 +514,13 @@ impl Assembly {
 impl PipeReceiver<[u8]> {
     /// The next message in the usual case: as [`PipeSender::at_hand`].
     #[inline(always)]
-    fn at_hand(&mut self, room: usize) -> Option<Found> {
+    fn at_hand(&mut self, room: usize) -> Option<Record> {
         if !self.post.is_current() {
             return None;
         }
         let record = self.consumer.at_hand()?;
         self.post.pace.hit(1);
-        if record.len() <= room { Some(Found::Record(record)) } else { None }
+        if record.len() <= room { Some(record) } else { None }
     }
 
     /// The next whole message; `None` if there is none now.
@@ -555,16 +555,8 @@ impl PipeReceiver<[u8]> {
         Ok(())
     }
 
-    #[inline]
-    fn look_now(&mut self, room: usize) -> Result<Found, RecvError> {
-        match self.at_hand(room) {
-            Some(found) => Ok(found),
-            None => self.look_closer_now(room),
-        }
-    }
-
     #[inline(never)]
-    fn look_closer_now(&mut self, room: usize) -> Result<Found, RecvError> {
+    fn look_now(&mut self, room: usize) -> Result<Found, RecvError> {
         match self.look(room)? {
             Some(found) => Ok(found),
             None => {
@@ -575,20 +567,8 @@ impl PipeReceiver<[u8]> {
         }
     }
 
-    #[inline]
-    fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
-        match self.at_hand(room) {
-            Some(found) => Ok(found),
-            None => self.look_closer_by(room, deadline),
-        }
-    }
-
     #[inline(never)]
-    fn look_closer_by(
-        &mut self,
-        room: usize,
-        deadline: Option<Instant>,
-    ) -> Result<Found, RecvError> {
+    fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
         let mut waited_once = false;
         loop {
             if let Some(found) = self.look(room)? {
@@ -616,7 +596,7 @@ impl PipeReceiver<[u8]> {
     }
 
     /// The bytes of the message that was found, past what was read of it.
-    #[inline]
+    #[inline(always)]
     fn slice(&self, found: &Found) -> *const [u8] {
         let (bytes, len): (*const u8, usize) = match (found, &self.consumer.partial) {
             (Found::Record(record), _) => (record.ptr().as_ptr(), record.len()),
@@ -628,7 +608,12 @@ impl PipeReceiver<[u8]> {
         core::ptr::slice_from_raw_parts(unsafe { bytes.add(read) }, len - read)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn lend(&mut self, found: Found) -> BytesMessage<'_> {
+        BytesMessage { bytes: self.slice(&found), found, receiver: self }
+    }
+
+    #[inline(always)]
     fn finish(&mut self, found: &Found) {
         self.consumer.finish(found);
         self.post.direction.writable.notify();
@@ -648,7 +633,7 @@ impl PipeReceiver<[u8]> {
         message
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_into(&mut self, found: &Found, buffer: &mut [u8]) -> usize {
         // SAFETY: as in `Assembly::bytes`; copied before the release.
         let message = unsafe { &*self.slice(found) };
@@ -665,6 +650,9 @@ impl PipeReceiver<[u8]> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. A message whose last piece is
     /// not there counts as none.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        if let Some(record) = self.at_hand(usize::MAX) {
+            return Ok(self.copy_out(Found::Record(record)));
+        }
         let found = self.look_now(usize::MAX)?;
         Ok(self.copy_out(found))
     }
@@ -675,6 +663,9 @@ impl PipeReceiver<[u8]> {
     ///
     /// `Closed`, `PeerDied` or `Failed`.
     pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
+        if let Some(record) = self.at_hand(usize::MAX) {
+            return Ok(self.copy_out(Found::Record(record)));
+        }
         let found = self.look_by(usize::MAX, None)?;
         Ok(self.copy_out(found))
     }
@@ -709,6 +700,9 @@ impl PipeReceiver<[u8]> {
     /// with the length that is needed, and the message is kept.
     #[inline]
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        if let Some(record) = self.at_hand(buffer.len()) {
+            return Ok(self.copy_into(&Found::Record(record), buffer));
+        }
         let found = self.look_by(buffer.len(), None)?;
         Ok(self.copy_into(&found, buffer))
     }
@@ -720,6 +714,9 @@ impl PipeReceiver<[u8]> {
     /// `Empty`, and as [`PipeReceiver::recv_into`].
     #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        if let Some(record) = self.at_hand(buffer.len()) {
+            return Ok(self.copy_into(&Found::Record(record), buffer));
+        }
         let found = self.look_now(buffer.len())?;
         Ok(self.copy_into(&found, buffer))
     }
@@ -753,8 +750,10 @@ impl PipeReceiver<[u8]> {
         let mut count = 1;
         // An error will be found again by the next call.
         while count < max
-            && let Some(found) =
-                self.at_hand(usize::MAX).or_else(|| self.look(usize::MAX).ok().flatten())
+            && let Some(found) = match self.at_hand(usize::MAX) {
+                Some(record) => Some(Found::Record(record)),
+                None => self.look(usize::MAX).ok().flatten(),
+            }
         {
             let message = self.copy_out(found);
             to.push(message);
@@ -772,8 +771,11 @@ impl PipeReceiver<[u8]> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
+        if let Some(record) = self.at_hand(usize::MAX) {
+            return Ok(self.lend(Found::Record(record)));
+        }
         let found = self.look_by(usize::MAX, None)?;
-        Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
+        Ok(self.lend(found))
     }
 
     /// The next message in place, without waiting.
@@ -783,8 +785,11 @@ impl PipeReceiver<[u8]> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
+        if let Some(record) = self.at_hand(usize::MAX) {
+            return Ok(self.lend(Found::Record(record)));
+        }
         let found = self.look_now(usize::MAX)?;
-        Ok(BytesMessage { bytes: self.slice(&found), found, receiver: self })
+        Ok(self.lend(found))
     }
 
     /// Waits until there is something to receive (a whole message, or the end
@@ -935,6 +940,7 @@ impl io::Read for Pipe<[u8]> {
 /// [`PipeReceiver`]. On an end of a one-way pipe the missing half fails with
 /// [`Error::OneWay`].
 impl Pipe<[u8]> {
+    #[inline(always)]
     fn sending_bytes(&mut self) -> Result<&mut PipeSender<[u8]>, SendError<()>> {
         self.sending().map_err(|error| SendError::Failed((), error))
     }
@@ -944,6 +950,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.sending_bytes()?.try_send(message)
     }
@@ -953,6 +960,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.sending_bytes()?.send(message)
     }
@@ -989,6 +997,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<BytesGrant<'_>, SendError<()>> {
         self.sending_bytes()?.reserve(len)
     }
@@ -1034,6 +1043,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
         self.receiving()?.recv_into(buffer)
     }
@@ -1043,6 +1053,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
         self.receiving()?.try_recv_into(buffer)
     }
@@ -1074,6 +1085,7 @@ impl Pipe<[u8]> {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
         self.receiving()?.peek()
     }

@@ -771,14 +771,17 @@ impl<T: ?Sized + Transport> Pipe<T> {
         (self.sender, self.receiver)
     }
 
+    #[inline(always)]
     fn sending(&mut self) -> Result<&mut PipeSender<T>> {
-        self.sender.as_mut().ok_or(Error::OneWay { end: "receives" })
+        self.sender.as_mut().ok_or_else(|| Error::OneWay { end: "receives" })
     }
 
+    #[inline(always)]
     fn receiving_or_error(&mut self) -> Result<&mut PipeReceiver<T>> {
-        self.receiver.as_mut().ok_or(Error::OneWay { end: "sends" })
+        self.receiver.as_mut().ok_or_else(|| Error::OneWay { end: "sends" })
     }
 
+    #[inline(always)]
     fn receiving(&mut self) -> Result<&mut PipeReceiver<T>, RecvError> {
         self.receiving_or_error().map_err(RecvError::Failed)
     }

@@ -238,10 +238,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        let place = match self.at_hand() {
-            Some(place) => place,
-            None => self.place_by(None)?,
-        };
+        if let Some(place) = self.at_hand() {
+            return Ok(PipeSlot { payload: place.cast(), sender: self });
+        }
+        let place = self.place_by(None)?;
         Ok(PipeSlot { payload: place.cast(), sender: self })
     }
 
@@ -252,10 +252,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Full`, `Closed` or `Failed`.
     #[inline]
     pub fn try_reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        let place = match self.at_hand() {
-            Some(place) => place,
-            None => self.place_now()?,
-        };
+        if let Some(place) = self.at_hand() {
+            return Ok(PipeSlot { payload: place.cast(), sender: self });
+        }
+        let place = self.place_now()?;
         Ok(PipeSlot { payload: place.cast(), sender: self })
     }
 }
@@ -413,10 +413,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        let message = match self.at_hand() {
-            Some(message) => message,
-            None => self.look_now()?,
-        };
+        if let Some(message) = self.at_hand() {
+            return Ok(self.get(message));
+        }
+        let message = self.look_now()?;
         Ok(self.get(message))
     }
 
@@ -427,10 +427,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        let message = match self.at_hand() {
-            Some(message) => message,
-            None => self.look_by(None)?,
-        };
+        if let Some(message) = self.at_hand() {
+            return Ok(self.get(message));
+        }
+        let message = self.look_by(None)?;
         Ok(self.get(message))
     }
 
@@ -492,10 +492,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        let message = match self.at_hand() {
-            Some(message) => message,
-            None => self.look_by(None)?,
-        };
+        if let Some(message) = self.at_hand() {
+            return Ok(PipeMessage { payload: message.cast(), receiver: self });
+        }
+        let message = self.look_by(None)?;
         Ok(PipeMessage { payload: message.cast(), receiver: self })
     }
 
@@ -506,10 +506,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        let message = match self.at_hand() {
-            Some(message) => message,
-            None => self.look_now()?,
-        };
+        if let Some(message) = self.at_hand() {
+            return Ok(PipeMessage { payload: message.cast(), receiver: self });
+        }
+        let message = self.look_now()?;
         Ok(PipeMessage { payload: message.cast(), receiver: self })
     }
 

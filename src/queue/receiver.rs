@@ -164,10 +164,10 @@ impl<T: Pod> Receiver<T> {
     /// written counts as empty.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_now()?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return Ok(self.get(taken));
+        }
+        let taken = self.take_now()?;
         Ok(self.get(taken))
     }
 
@@ -178,10 +178,10 @@ impl<T: Pod> Receiver<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_by(None)?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return Ok(self.get(taken));
+        }
+        let taken = self.take_by(None)?;
         Ok(self.get(taken))
     }
 
@@ -216,25 +216,47 @@ impl<T: Pod> Receiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        let first = self.take_by(None)?;
-        to.push(self.get(first));
-        let mut count = 1;
-        let me = self.port.me()?;
+        let mut count = 0;
         while count < max {
-            // An error will be found again by the next call.
-            let Some(taken) = self.take_at_hint().or_else(|| self.take_once(me).ok()) else {
-                if self.port.pace.miss() {
-                    continue;
-                }
+            if let Some(taken) = self.take_at_hint() {
+                self.append(taken, to);
+            } else if !self.append_elsewise(to, count == 0)? {
                 break;
-            };
-            // SAFETY: as in `get`.
-            to.push(unsafe { taken.payload().cast::<T>().read() });
-            self.port.queue.core.ring.release(taken);
+            }
             count += 1;
         }
         self.port.queue.core.writable.notify();
         Ok(count)
+    }
+
+    /// Appends the message, and frees its slot without waking anybody.
+    #[inline(always)]
+    fn append(&self, taken: Taken<'static>, to: &mut Vec<T>) {
+        // SAFETY: as in `get`.
+        to.push(unsafe { taken.payload().cast::<T>().read() });
+        self.port.queue.core.ring.release(taken);
+    }
+
+    /// Appends a message that was not there at the first look; whether one came.
+    #[inline(never)]
+    fn append_elsewise(&mut self, to: &mut Vec<T>, wait: bool) -> Result<bool, RecvError> {
+        if wait {
+            let taken = self.take_by(None)?;
+            self.append(taken, to);
+            return Ok(true);
+        }
+        let me = self.port.me()?;
+        loop {
+            match self.take_once(me) {
+                Ok(taken) => {
+                    self.append(taken, to);
+                    return Ok(true);
+                }
+                Err(_) if self.port.pace.miss() => {}
+                // An error will be found again by the next call.
+                Err(_) => return Ok(false),
+            }
+        }
     }
 
     #[inline(always)]
@@ -252,10 +274,10 @@ impl<T: Pod> Receiver<T> {
     ///
     /// `Closed` or `Failed`.
     pub fn take(&mut self) -> Result<Message<'_, T>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_by(None)?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return Ok(self.guard(taken));
+        }
+        let taken = self.take_by(None)?;
         Ok(self.guard(taken))
     }
 
@@ -265,10 +287,10 @@ impl<T: Pod> Receiver<T> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_take(&mut self) -> Result<Message<'_, T>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_now()?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return Ok(self.guard(taken));
+        }
+        let taken = self.take_now()?;
         Ok(self.guard(taken))
     }
 
@@ -370,10 +392,10 @@ impl Receiver<[u8]> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_now()?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return self.copy_out(taken);
+        }
+        let taken = self.take_now()?;
         self.copy_out(taken)
     }
 
@@ -383,10 +405,10 @@ impl Receiver<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_by(None)?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return self.copy_out(taken);
+        }
+        let taken = self.take_by(None)?;
         self.copy_out(taken)
     }
 
@@ -424,7 +446,9 @@ impl Receiver<[u8]> {
         let mut count = 1;
         let me = self.port.me()?;
         while count < max {
-            let Ok(taken) = self.take_once(me) else { break };
+            let Some(taken) = self.take_at_hint().or_else(|| self.take_once(me).ok()) else {
+                break;
+            };
             to.push(self.copy_out(taken)?);
             count += 1;
         }
@@ -437,10 +461,10 @@ impl Receiver<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_by(None)?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return self.guard_bytes(taken);
+        }
+        let taken = self.take_by(None)?;
         self.guard_bytes(taken)
     }
 
@@ -450,10 +474,10 @@ impl Receiver<[u8]> {
     ///
     /// `Empty`, `Closed` or `Failed`.
     pub fn try_take(&mut self) -> Result<Message<'_, [u8]>, RecvError> {
-        let taken = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_now()?,
-        };
+        if let Some(taken) = self.take_at_hint() {
+            return self.guard_bytes(taken);
+        }
+        let taken = self.take_now()?;
         self.guard_bytes(taken)
     }
 

@@ -247,30 +247,37 @@ impl<T: Pod> Sender<T> {
     /// `Closed` or `Failed`, with the number of messages that were sent.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
         for (sent, message) in messages.iter().enumerate() {
-            let claim = match self.claim_at_hint() {
-                Some(claim) => Ok(claim),
-                None => match self.claim_now() {
-                    Err(SendError::Full(())) => {
-                        self.port.queue.core.readable.notify();
-                        self.claim_waiting(None)
-                    }
-                    other => other,
-                },
-            };
-            match claim {
-                Ok(claim) => {
-                    // SAFETY: as in `put`.
-                    unsafe { claim.payload().cast::<T>().write(*message) };
-                    point("send-many.written");
-                    self.port.queue.core.ring.commit(claim);
-                }
-                Err(error) => {
-                    self.port.queue.core.readable.notify();
-                    return Err(error.map(|()| sent));
-                }
+            if let Some(claim) = self.claim_at_hint() {
+                self.put_quietly(claim, *message);
+            } else if let Err(error) = self.put_elsewise(message) {
+                self.port.queue.core.readable.notify();
+                return Err(error.map(|()| sent));
             }
         }
         self.port.queue.core.readable.notify();
+        Ok(())
+    }
+
+    /// Writes and publishes the message without waking anybody.
+    #[inline(always)]
+    fn put_quietly(&self, claim: Claim<'static>, message: T) {
+        // SAFETY: as in `put`.
+        unsafe { claim.payload().cast::<T>().write(message) };
+        point("send-many.written");
+        self.port.queue.core.ring.commit(claim);
+    }
+
+    /// The same for a message that found no slot at the first look.
+    #[inline(never)]
+    fn put_elsewise(&mut self, message: &T) -> Result<(), SendError<()>> {
+        let claim = match self.claim_now() {
+            Err(SendError::Full(())) => {
+                self.port.queue.core.readable.notify();
+                self.claim_waiting(None)
+            }
+            other => other,
+        }?;
+        self.put_quietly(claim, *message);
         Ok(())
     }
 
@@ -283,10 +290,10 @@ impl<T: Pod> Sender<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_by(None)?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            return Ok(Slot::new(self, claim));
+        }
+        let claim = self.claim_by(None)?;
         Ok(Slot::new(self, claim))
     }
 
@@ -297,10 +304,10 @@ impl<T: Pod> Sender<T> {
     /// `Full`, `Closed` or `Failed`.
     #[inline]
     pub fn try_claim(&mut self) -> Result<Slot<'_, T>, SendError<()>> {
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_now()?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            return Ok(Slot::new(self, claim));
+        }
+        let claim = self.claim_now()?;
         Ok(Slot::new(self, claim))
     }
 
@@ -417,10 +424,11 @@ impl Sender<[u8]> {
     /// `Full`, `Closed`, or `Failed`, which includes [`Error::TooLarge`].
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.fits(message.len())?;
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_now()?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            self.put_bytes(claim, message);
+            return Ok(());
+        }
+        let claim = self.claim_now()?;
         self.put_bytes(claim, message);
         Ok(())
     }
@@ -454,10 +462,11 @@ impl Sender<[u8]> {
 
     fn send_by(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError<()>> {
         self.fits(message.len())?;
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_by(deadline)?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            self.put_bytes(claim, message);
+            return Ok(());
+        }
+        let claim = self.claim_by(deadline)?;
         self.put_bytes(claim, message);
         Ok(())
     }
@@ -482,10 +491,10 @@ impl Sender<[u8]> {
     ///
     /// `Closed` or `Failed`.
     pub fn claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_by(None)?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            return Ok(BytesSlot::new(self, claim));
+        }
+        let claim = self.claim_by(None)?;
         Ok(BytesSlot::new(self, claim))
     }
 
@@ -495,10 +504,10 @@ impl Sender<[u8]> {
     ///
     /// `Full`, `Closed` or `Failed`.
     pub fn try_claim(&mut self) -> Result<BytesSlot<'_>, SendError<()>> {
-        let claim = match self.claim_at_hint() {
-            Some(claim) => claim,
-            None => self.claim_now()?,
-        };
+        if let Some(claim) = self.claim_at_hint() {
+            return Ok(BytesSlot::new(self, claim));
+        }
+        let claim = self.claim_now()?;
         Ok(BytesSlot::new(self, claim))
     }
 

@@ -350,6 +350,15 @@ impl Attachment {
         Ok(Identity { me: lease.me, generation: lease.generation })
     }
 
+    /// The same, unless this is a forked child that has yet to attach.
+    #[inline(always)]
+    pub(crate) fn identity_at_hand(&self) -> Option<Identity> {
+        // Acquire and SAFETY: as in `lease`.
+        let lease = unsafe { &*self.lease.load(Ordering::Acquire) };
+        let identity = Identity { me: lease.me, generation: lease.generation };
+        if identity.is_current() { Some(identity) } else { None }
+    }
+
     fn lease(&self) -> Result<&Lease> {
         // Acquire: pairs with the Release that put the lease there.
         let current = self.lease.load(Ordering::Acquire);

@@ -148,6 +148,25 @@ impl<'a> Lock<'a> {
         Lock { word: &shared.word, freed: Waiter::new(&shared.event, asymmetric) }
     }
 
+    /// Takes the lock in the usual case: free, and clean. `false` says nothing.
+    #[inline(always)]
+    pub(crate) fn lock_at_hand(&self, me: Owner) -> bool {
+        self.word.load(Ordering::Relaxed) == 0 && self.own(0, me)
+    }
+
+    /// Writes the owner into a free word, unless somebody else was faster.
+    #[inline(always)]
+    fn own(&self, free: u32, me: Owner) -> bool {
+        let held = free | u32::from(me.get());
+        // Edges L, R: Acquire pairs with the Release in `give_back` and
+        // `reclaim`.
+        let taken = self.word.compare_exchange(free, held, Ordering::Acquire, Ordering::Relaxed);
+        if taken.is_ok() {
+            point("lock.taken");
+        }
+        taken.is_ok()
+    }
+
     /// Takes the lock if it is free.
     ///
     /// # Errors
@@ -164,13 +183,7 @@ impl<'a> Lock<'a> {
             if let Some(owner) = named(free) {
                 return Err(NoLock::Held(owner));
             }
-            let held = free | u32::from(me.get());
-            // Edges L, R: Acquire pairs with the Release in `give_back` and
-            // `reclaim`.
-            let taken =
-                self.word.compare_exchange(free, held, Ordering::Acquire, Ordering::Relaxed);
-            if taken.is_ok() {
-                point("lock.taken");
+            if self.own(free, me) {
                 return Ok(Acquired { poisoned: free & POISONED != 0 });
             }
             backoff.spin();
@@ -238,13 +251,13 @@ impl<'a> Lock<'a> {
 
     /// Gives the lock back, and wakes those who wait for it. The caller holds
     /// it; if the word says otherwise, a hostile peer wrote it, and it stays.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unlock(&self, me: Owner) {
         self.give_back(me);
         self.freed.notify();
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_back(&self, me: Owner) {
         let seen = self.word.load(Ordering::Relaxed);
         if named(seen) == Some(me) {
