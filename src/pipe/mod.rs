@@ -773,12 +773,18 @@ impl<T: ?Sized + Transport> Pipe<T> {
 
     #[inline(always)]
     fn sending(&mut self) -> Result<&mut PipeSender<T>> {
-        self.sender.as_mut().ok_or_else(|| Error::OneWay { end: "receives" })
+        match &mut self.sender {
+            Some(sender) => Ok(sender),
+            None => Err(Error::OneWay { end: "receives" }),
+        }
     }
 
     #[inline(always)]
     fn receiving_or_error(&mut self) -> Result<&mut PipeReceiver<T>> {
-        self.receiver.as_mut().ok_or_else(|| Error::OneWay { end: "sends" })
+        match &mut self.receiver {
+            Some(receiver) => Ok(receiver),
+            None => Err(Error::OneWay { end: "sends" }),
+        }
     }
 
     #[inline(always)]
