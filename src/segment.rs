@@ -149,6 +149,7 @@ impl Segment {
             group: false,
             wait_mode: None,
             label: None,
+            prefault: false,
         }
     }
 
@@ -357,6 +358,7 @@ pub struct OpenOptions {
     stale: Stale,
     label: Option<String>,
     group: bool,
+    prefault: bool,
 }
 
 impl OpenOptions {
@@ -382,6 +384,14 @@ impl OpenOptions {
     /// can write to a segment can read its messages, and make its users fault.
     pub fn group_access(mut self, trusted: bool) -> Self {
         self.group = trusted;
+        self
+    }
+
+    /// Maps every page now rather than at its first touch, so that the first lap
+    /// of a ring has no page faults (about half a microsecond each). Takes some
+    /// 0.1 ms per MiB, and Linux 5.14; without that it does nothing.
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.prefault = prefault;
         self
     }
 
@@ -411,6 +421,9 @@ impl OpenOptions {
                     // whoever waits. To give up here would remove the segment:
                     // this is its last user.
                     let _ = attachment.recover_dead(usize::MAX);
+                }
+                if self.prefault {
+                    attachment.prefault();
                 }
                 return Ok(Segment { attachment: Arc::new(attachment) });
             }
@@ -443,6 +456,7 @@ pub struct Builder {
     group: bool,
     wait_mode: Option<WaitMode>,
     label: Option<String>,
+    prefault: bool,
 }
 
 impl Builder {
@@ -533,6 +547,14 @@ impl Builder {
         self
     }
 
+    /// Maps every page now rather than at its first touch, so that the first lap
+    /// of a ring has no page faults (about half a microsecond each). Takes some
+    /// 0.1 ms per MiB, and Linux 5.14; without that it does nothing.
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.prefault = prefault;
+        self
+    }
+
     /// Creates the segment. It appears under its name complete, or not at all.
     ///
     /// # Errors
@@ -584,6 +606,9 @@ impl Builder {
             attach(file, true, self.label.clone())?
                 .ok_or_else(|| Error::os("open", rustix::io::Errno::AGAIN))
         })?;
+        if self.prefault {
+            attachment.prefault();
+        }
         Ok(Segment { attachment: Arc::new(attachment) })
     }
 
@@ -597,8 +622,12 @@ impl Builder {
     /// [`Error::ObjectUnknown`] and [`Error::TypeMismatch`] if the existing
     /// segment does not match.
     pub fn open_or_create(&self) -> Result<Segment> {
-        let options =
-            OpenOptions { stale: self.stale, label: self.label.clone(), group: self.group };
+        let options = OpenOptions {
+            stale: self.stale,
+            label: self.label.clone(),
+            group: self.group,
+            prefault: self.prefault,
+        };
         for _ in 0..1000 {
             match options.open(&self.name) {
                 Ok(segment) => {

@@ -42,6 +42,13 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     if timeout.is_zero() { Some(dawn()) } else { sync::now().checked_add(timeout) }
 }
 
+/// What a wait needs once in a process, made while nobody waits: a child that
+/// is forked while a thread makes it would never get it.
+pub(crate) fn prepare() {
+    dawn();
+    sync::spin_budget();
+}
+
 /// The deadline of waits without time: over whenever they begin.
 fn dawn() -> Instant {
     static DAWN: OnceLock<Instant> = OnceLock::new();
@@ -202,13 +209,14 @@ impl<'a> Waiter<'a> {
 pub(crate) struct Polls {
     /// Fruitless polls since the clock was looked at.
     misses: Cell<u32>,
-    /// How many there may be until it is looked at again: one for slow pollers.
+    /// How many there may be until it is looked at again: one for slow pollers,
+    /// more and more for fast ones.
     patience: Cell<u32>,
     looked: Cell<Instant>,
     checked: Cell<Instant>,
 }
 
-/// Fruitless polls between two looks at the clock.
+/// Most fruitless polls between two looks at the clock.
 const MISSES_PER_LOOK: u32 = 32;
 
 impl Polls {
@@ -235,7 +243,8 @@ impl Polls {
     pub(crate) fn slice_is_over(&self) -> bool {
         let now = sync::now();
         let fast = now.duration_since(self.looked.get()) < SLICE / 10;
-        self.patience.set(if fast { MISSES_PER_LOOK } else { 1 });
+        let patience = if fast { self.patience.get() * 2 } else { 1 };
+        self.patience.set(patience.min(MISSES_PER_LOOK));
         self.looked.set(now);
         self.misses.set(0);
         let over = now.duration_since(self.checked.get()) >= SLICE;

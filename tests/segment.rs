@@ -298,3 +298,47 @@ fn both_futex_modes_work_and_the_creator_chooses() {
     let build = Segment::builder(&name).queue::<u64>("q", 2).wait_mode(WaitMode::Portable);
     assert!(matches!(build.create(), Err(Error::WaitMode { .. })));
 }
+
+/// Page faults of this thread so far.
+fn page_faults() -> i64 {
+    // SAFETY: plain numbers, all of which may be zero; the call only writes them.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) }, 0);
+    usage.ru_minflt + usage.ru_majflt
+}
+
+#[test]
+fn pages_mapped_in_advance_fault_no_more() {
+    const PAGES: usize = 1024;
+    // Linux before 5.14 knows no such advice.
+    let base = std::ptr::null_mut();
+    // SAFETY: nothing, at no address: whether the kernel knows the advice.
+    if unsafe { libc::madvise(base, 0, libc::MADV_POPULATE_WRITE) } != 0 {
+        return;
+    }
+    for open in [false, true] {
+        for prefault in [false, true] {
+            let name = Name::new("prefault");
+            let builder = Segment::builder(&name).array::<u64>("array", PAGES * 512);
+            let segment = builder.prefault(prefault && !open).create().unwrap();
+            let segment = if open {
+                OpenOptions::new().prefault(prefault).open(&name).unwrap()
+            } else {
+                segment
+            };
+            let array = segment.array::<u64>("array").unwrap();
+            let before = page_faults();
+            for page in 0..PAGES {
+                array.set(page * 512, 1).unwrap();
+            }
+            let faults = page_faults() - before;
+            if prefault {
+                assert!(faults < PAGES as i64 / 16, "{faults} page faults");
+            } else {
+                // Some kernels map several pages at a fault.
+                assert!(faults >= PAGES as i64 / 16, "{faults} page faults");
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The demonstration, run as its users run it.
 
+use nix::sys::signal::{SigHandler, signal};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::io::Read;
@@ -145,10 +146,16 @@ fn everything_has_help() {
 
 /// A demonstration that is in the middle of its queue.
 fn in_the_middle() -> Child {
-    let child = slipring(&["demo", "--quick", "--messages", "1000000000"])
-        .process_group(0)
-        .spawn()
-        .unwrap();
+    let mut command = slipring(&["demo", "--quick", "--messages", "1000000000"]);
+    // What runs the tests may ignore Ctrl-C, as shells make background jobs do.
+    let heed = || {
+        // SAFETY: no handler, and nobody else's: the child has yet to start.
+        unsafe { signal(nix::sys::signal::SIGINT, SigHandler::SigDfl)? };
+        Ok(())
+    };
+    // SAFETY: `heed` makes one call, which is async-signal-safe.
+    unsafe { command.pre_exec(heed) };
+    let child = command.process_group(0).spawn().unwrap();
     let start = Instant::now();
     while !segments(child.id()).iter().any(|name| name.ends_with("-queue")) {
         assert!(start.elapsed() < PATIENCE, "the queue never came");

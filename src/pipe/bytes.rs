@@ -126,7 +126,8 @@ impl PipeSender<[u8]> {
         self.post.renew()?;
         // SAFETY: the seat was just taken, so this is the only producer; the
         // one from before the fork is dropped here.
-        self.producer = unsafe { self.producer.ring().producer() }?;
+        let producer = unsafe { self.producer.ring().producer() };
+        self.producer = producer.inspect_err(|_| self.post.give_up())?;
         Ok(())
     }
 
@@ -154,13 +155,13 @@ impl PipeSender<[u8]> {
 
     #[cold]
     fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
+        // Nobody releases what was not published.
+        self.publish();
         self.post.pace.miss();
         let Until::Deadline(deadline) = until else {
             self.post.missed().map_err(|error| SendError::Failed((), error))?;
             return Err(SendError::Full(()));
         };
-        // Nobody releases what was not published.
-        self.publish();
         let PipeSender { producer, post } = self;
         let waited = post.wait(deadline, || match (producer.is_ready(len), post.peer()) {
             (true, _) | (_, State::Left | State::Died(_)) => Look::Ready(Ok(())),
@@ -550,7 +551,8 @@ impl PipeReceiver<[u8]> {
         self.post.renew()?;
         // SAFETY: the seat was just taken, so this is the only consumer; the
         // one from before the fork is dropped here.
-        let consumer = unsafe { self.consumer.consumer.ring().consumer() }?;
+        let consumer = unsafe { self.consumer.consumer.ring().consumer() };
+        let consumer = consumer.inspect_err(|_| self.post.give_up())?;
         self.consumer = Assembly { consumer, partial: None, read: 0 };
         Ok(())
     }

@@ -417,6 +417,12 @@ impl Post {
         Ok(())
     }
 
+    /// After `renew`, when the ring can't be used: so that each use renews.
+    fn give_up(&mut self) {
+        self.direction.seat(self.side).leave();
+        self.identity = self.identity.expired();
+    }
+
     /// How the other side is.
     #[inline(always)]
     fn peer(&self) -> State {

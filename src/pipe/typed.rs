@@ -68,7 +68,8 @@ impl<T: Pod> PipeSender<T> {
         self.post.renew()?;
         // SAFETY: the seat was just taken, so this is the only producer; the
         // one from before the fork is dropped here.
-        self.producer = unsafe { self.producer.ring().producer() }?;
+        let producer = unsafe { self.producer.ring().producer() };
+        self.producer = producer.inspect_err(|_| self.post.give_up())?;
         Ok(())
     }
 
@@ -339,7 +340,8 @@ impl<T: Pod> PipeReceiver<T> {
     fn renew(&mut self) -> Result<()> {
         self.post.renew()?;
         // SAFETY: as for the producer.
-        self.consumer = unsafe { self.consumer.ring().consumer() }?;
+        let consumer = unsafe { self.consumer.ring().consumer() };
+        self.consumer = consumer.inspect_err(|_| self.post.give_up())?;
         Ok(())
     }
 
@@ -464,11 +466,13 @@ impl<T: Pod> PipeReceiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        if self.at_hand().is_none() {
+        let max = max.min(self.consumer.ring().geometry().capacity());
+        if !self.post.is_current() || self.consumer.available(1)? == 0 {
             self.look_by(None)?;
         }
         let mut count = self.consumer.available(max)?;
-        if count < max && self.post.pace.miss_at(self.consumer.count() + count as u64) {
+        let total = self.consumer.count().wrapping_add(count as u64);
+        if count < max && self.post.pace.miss_at(total) {
             count = self.consumer.available(max)?;
         }
         to.reserve(count);

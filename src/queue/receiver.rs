@@ -216,12 +216,17 @@ impl<T: Pod> Receiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        let mut count = 0;
+        let (mut count, mut rested) = (0, false);
         while count < max {
             if let Some(taken) = self.take_at_hint() {
                 self.append(taken, to);
             } else if !self.append_elsewise(to, count == 0)? {
-                break;
+                // Once a call: messages may come for ever.
+                if rested || !self.port.pace.miss() {
+                    break;
+                }
+                rested = true;
+                continue;
             }
             count += 1;
         }
@@ -246,17 +251,10 @@ impl<T: Pod> Receiver<T> {
             return Ok(true);
         }
         let me = self.port.me()?;
-        loop {
-            match self.take_once(me) {
-                Ok(taken) => {
-                    self.append(taken, to);
-                    return Ok(true);
-                }
-                Err(_) if self.port.pace.miss() => {}
-                // An error will be found again by the next call.
-                Err(_) => return Ok(false),
-            }
-        }
+        // An error will be found again by the next call.
+        let Ok(taken) = self.take_once(me) else { return Ok(false) };
+        self.append(taken, to);
+        Ok(true)
     }
 
     #[inline(always)]

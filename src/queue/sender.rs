@@ -270,13 +270,9 @@ impl<T: Pod> Sender<T> {
     /// The same for a message that found no slot at the first look.
     #[inline(never)]
     fn put_elsewise(&mut self, message: &T) -> Result<(), SendError<()>> {
-        let claim = match self.claim_now() {
-            Err(SendError::Full(())) => {
-                self.port.queue.core.readable.notify();
-                self.claim_waiting(None)
-            }
-            other => other,
-        }?;
+        // Before anything that takes time.
+        self.port.queue.core.readable.notify();
+        let claim = self.claim_by(None)?;
         self.put_quietly(claim, *message);
         Ok(())
     }

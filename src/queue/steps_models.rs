@@ -94,7 +94,8 @@ fn refused(refusal: Refusal) -> Done {
 }
 
 fn try_send(core: &Core, me: Owner, value: u64) -> Done {
-    match core.claim(me) {
+    // As the handles do: the usual case first.
+    match core.claim_at_hint(me).map_or_else(|| core.claim(me), Ok) {
         Ok(claim) => {
             // SAFETY: the claim holds a u64.
             unsafe { claim.payload().cast::<u64>().write(value) };
@@ -106,7 +107,8 @@ fn try_send(core: &Core, me: Owner, value: u64) -> Done {
 }
 
 fn try_receive(core: &Core, me: Owner) -> Done {
-    match core.take(me, &Cell::new(None)) {
+    let searched = Cell::new(None);
+    match core.take_at_hint(me, &searched).map_or_else(|| core.take(me, &searched), Ok) {
         Ok(taken) => {
             // SAFETY: a published u64, held.
             let value = unsafe { taken.payload().cast::<u64>().read() };

@@ -745,7 +745,7 @@ impl<'a> Ring<'a> {
                         return Ok(taken);
                     }
                 }
-                // The load was older than the hint: see `try_claim`.
+                // The load was older than the hint: see `claim_from_hint`.
                 (..0, FREE | WRITING | FULL | POISON) => {
                     at = laps.at(word.lap(), laps.index(at));
                 }

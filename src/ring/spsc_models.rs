@@ -29,7 +29,8 @@ fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
 
 fn send(tx: &mut Producer<'_>, value: u64) {
     loop {
-        if let Some(p) = tx.try_claim().unwrap() {
+        // As the pipe does: the usual case first.
+        if let Some(p) = tx.at_hand().or_else(|| tx.try_claim().unwrap()) {
             // SAFETY: the claimed payload is a u64.
             unsafe { p.cast().write(value) };
             return tx.commit();
@@ -40,7 +41,7 @@ fn send(tx: &mut Producer<'_>, value: u64) {
 
 fn peek(rx: &mut Consumer<'_>) -> u64 {
     loop {
-        if let Some(p) = rx.peek().unwrap() {
+        if let Some(p) = rx.at_hand().or_else(|| rx.peek().unwrap()) {
             // SAFETY: a published payload is a u64.
             return unsafe { p.cast().read() };
         }
@@ -50,7 +51,7 @@ fn peek(rx: &mut Consumer<'_>) -> u64 {
 
 fn receive(rx: &mut Consumer<'_>) -> u64 {
     let value = peek(rx);
-    rx.release();
+    rx.pass();
     value
 }
 

@@ -24,6 +24,7 @@ use crate::memory::Region;
 use crate::os::{self, LeaseFile, Probe, points::point};
 use crate::ring::Owner;
 use crate::shm::catalog::Object;
+use crate::wait;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -132,6 +133,11 @@ impl Identity {
     pub(crate) fn is_current(&self) -> bool {
         self.generation == os::generation()
     }
+
+    /// The same, never current again.
+    pub(crate) fn expired(self) -> Identity {
+        Identity { generation: self.generation.wrapping_sub(1), ..self }
+    }
 }
 
 /// How an attachment is made.
@@ -156,6 +162,7 @@ impl Attachment {
         let Some(unlink) = Unlink::from_raw(file.fixed.unlink) else {
             return Err(Error::Corrupt { what: "unlink policy in the header, byte", at: 44 });
         };
+        wait::prepare();
         let attachment = Attachment {
             name: file.name,
             len: file.fixed.len as usize,
@@ -342,6 +349,11 @@ impl Attachment {
         // SAFETY: `check_fixed` found room for `participants` entries between
         // the catalog and the first object; aligned to 128; atomics only.
         unsafe { self.whole().at(table + index * size_of::<Participant>()).as_ref() }
+    }
+
+    /// Maps every page now.
+    pub(crate) fn prefault(&self) {
+        self.map.populate();
     }
 
     /// This process's number. In a forked child the first call attaches anew.

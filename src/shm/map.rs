@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::memory::Region;
 use core::ptr::NonNull;
 use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 /// A mapped file.
@@ -57,6 +58,14 @@ impl Map {
     /// Length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.shmem.len()
+    }
+
+    /// Enters every page into this process's page table, as far as the system
+    /// can: no more than time is lost if not.
+    pub(crate) fn populate(&self) {
+        let base = self.base.as_ptr().cast();
+        // SAFETY: this process's own mapping, whole; populating changes no byte.
+        let _ = unsafe { madvise(base, self.len(), Advice::LinuxPopulateWrite) };
     }
 
     /// The first `len` bytes.
