@@ -111,6 +111,32 @@ fn capacities(c: &mut Criterion) {
     group.finish();
 }
 
+/// One participant, or as many as there can be by default, each with a handle in
+/// either role.
+fn participants(c: &mut Criterion) {
+    let mut group = c.benchmark_group("queue/participants");
+    group.throughput(Throughput::Elements(1));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for others in [0, 63] {
+        let name = name("participants");
+        let queue = Queue::<u64>::create(&name, 1024).unwrap();
+        let others: Vec<_> = (0..others)
+            .map(|_| Queue::<u64>::open(&name).unwrap())
+            .map(|queue| (queue.sender().unwrap(), queue.receiver().unwrap()))
+            .collect();
+        let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+        let mut i = 0u64;
+        group.bench_function(format!("try_send + try_recv, {} attached", others.len() + 1), |b| {
+            b.iter(|| {
+                tx.try_send(black_box(i)).unwrap();
+                assert_eq!(rx.try_recv().unwrap(), i);
+                i += 1;
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Many messages per call.
 fn batches(c: &mut Criterion) {
     const BATCH: usize = 64;
@@ -162,5 +188,5 @@ fn large(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, uncontended, capacities, batches, large, contended);
+criterion_group!(benches, uncontended, capacities, participants, batches, large, contended);
 criterion_main!(benches);

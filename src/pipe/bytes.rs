@@ -650,7 +650,8 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. A message whose last piece is
-    /// not there counts as none.
+    /// not there counts as none. `Empty` right after many messages may take a
+    /// microsecond, in which more of them can come.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
         if let Some(record) = self.at_hand(usize::MAX) {
             return Ok(self.copy_out(Found::Record(record)));

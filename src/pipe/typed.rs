@@ -412,7 +412,8 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// # Errors
     ///
-    /// `Empty`, `Closed`, `PeerDied` or `Failed`.
+    /// `Empty`, `Closed`, `PeerDied` or `Failed`. `Empty` right after many
+    /// messages may take a microsecond, in which more of them can come.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
         if let Some(message) = self.at_hand() {

@@ -161,7 +161,8 @@ impl<T: Pod> Receiver<T> {
     /// # Errors
     ///
     /// `Empty`, `Closed` or `Failed`. A queue whose next message is still being
-    /// written counts as empty.
+    /// written counts as empty. `Empty` right after many messages may take a
+    /// microsecond, in which more of them can come.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
         if let Some(taken) = self.take_at_hint() {

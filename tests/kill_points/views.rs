@@ -4,7 +4,6 @@ use crate::stage::{PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
 use crate::support::{BRIEF, hear, say};
 use slipring::*;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 /// Not of an atomic's size, nor a multiple of a word.
 type Large = [u32; 7];
