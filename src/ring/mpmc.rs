@@ -510,21 +510,8 @@ impl<'a> Ring<'a> {
         ahead > 0 || ahead == 0 && matches!(word.state(), READING | ORPHAN)
     }
 
-    /// Claims the next slot for `me`.
-    ///
-    /// # Errors
-    ///
-    /// [`NoClaim`] says why not.
-    #[inline]
-    pub fn try_claim(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
-        match self.claim_at_hint(me) {
-            Some(claim) => Ok(claim),
-            None => self.claim_from_hint(me),
-        }
-    }
-
-    /// Claims the slot at the hint, if it is free: the usual case, small enough
-    /// for the caller's loop.
+    /// Claims the slot at the hint, if it is free: the usual case of
+    /// [`Ring::try_claim`], small enough for the caller's loop.
     #[inline(always)]
     pub(crate) fn claim_at_hint(&self, me: Owner) -> Option<Claim<'a>> {
         let laps = self.geometry.laps;
@@ -555,9 +542,13 @@ impl<'a> Ring<'a> {
         claim
     }
 
-    /// Claims the first free slot from the hint on, however far that is behind.
-    #[inline(never)]
-    pub(crate) fn claim_from_hint(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
+    /// Claims the next slot for `me`: the first free one from the hint on,
+    /// however far that is behind.
+    ///
+    /// # Errors
+    ///
+    /// [`NoClaim`] says why not.
+    pub fn try_claim(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
         let laps = self.geometry.laps;
         let hint = self.header().tail.load(Ordering::Relaxed);
         let Some(mut at) = laps.checked(hint) else {
@@ -646,21 +637,8 @@ impl<'a> Ring<'a> {
         point("abandon.slot");
     }
 
-    /// Takes the next message for `me`.
-    ///
-    /// # Errors
-    ///
-    /// [`NoTake`] says why not.
-    #[inline]
-    pub fn try_take(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
-        match self.take_at_hint(me) {
-            Some(taken) => Ok(taken),
-            None => self.take_from_hint(me),
-        }
-    }
-
-    /// Takes the message at the hint, if there is one: the usual case, small
-    /// enough for the caller's loop.
+    /// Takes the message at the hint, if there is one: the usual case of
+    /// [`Ring::try_take`], small enough for the caller's loop.
     #[inline(always)]
     pub(crate) fn take_at_hint(&self, me: Owner) -> Option<Taken<'a>> {
         let laps = self.geometry.laps;
@@ -690,9 +668,13 @@ impl<'a> Ring<'a> {
         taken
     }
 
-    /// Takes the first message from the hint on, however far that is behind.
-    #[inline(never)]
-    pub(crate) fn take_from_hint(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
+    /// Takes the next message for `me`: the first one from the hint on, however
+    /// far that is behind.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTake`] says why not.
+    pub fn try_take(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
         let laps = self.geometry.laps;
         let hint = self.header().head.load(Ordering::Relaxed);
         let Some(mut at) = laps.checked(hint) else {
@@ -745,7 +727,7 @@ impl<'a> Ring<'a> {
                         return Ok(taken);
                     }
                 }
-                // The load was older than the hint: see `claim_from_hint`.
+                // The load was older than the hint: see `try_claim`.
                 (..0, FREE | WRITING | FULL | POISON) => {
                     at = laps.at(word.lap(), laps.index(at));
                 }
