@@ -11,14 +11,16 @@
 //! and answers with one short rest ([`REST`] steps of a spin loop, about a
 //! microsecond), in which a stock builds up:
 //!
-//! - [`STREAM`] messages with never more than one fruitless look in a row are a
-//!   stream, whose consumer keeps up. (Who polls for the answers of round trips
-//!   finds nothing several times for each; who waits for them tells of one look
-//!   a wait, but see next.)
-//! - If the rest brought less than [`WORTH_IT`] messages, more time a message
-//!   than a consumer on the heels costs, it was a mistake, and the next one
-//!   takes four times as many messages. So small rings and small windows of
-//!   requests, which can't bring that many, are soon left alone.
+//! - [`STREAM`] messages that came a few at a time, with never more than one
+//!   fruitless look in a row, are a stream whose consumer is on its producer's
+//!   heels. (Who polls for the answers of round trips finds nothing several
+//!   times for each; who waits for them tells of one look a wait, but see next.)
+//! - If the rest brought less than [`HEAP`] messages, more time a message than
+//!   being on the heels costs, it was a mistake, and the next one takes four
+//!   times as many messages.
+//! - Messages that come in heaps by themselves, such as all requests of a window
+//!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
+//! - A ring that can't hold a stock ([`LEAST`] messages) gets none.
 //!
 //! It is a guess about time, on which nothing rests but time.
 
@@ -29,10 +31,16 @@ use core::cell::Cell;
 const REST: u32 = 32;
 
 /// Messages that a rest must bring to be worth its time: 50 ns each or so.
-const WORTH_IT: u32 = 16;
+const HEAP: u32 = 16;
 
 /// Messages that make a stream.
 const STREAM: u32 = 64;
+
+/// Of so many rests one is left out.
+const TRIAL: u32 = 16;
+
+/// Messages that fit into the smallest ring whose ends rest.
+const LEAST: usize = 128;
 
 /// What one end knows of its own success. Private to it.
 pub(crate) struct Pace {
@@ -40,29 +48,42 @@ pub(crate) struct Pace {
     burst: Cell<u32>,
     /// Messages before it, where somebody else counts them.
     total: Cell<Option<u64>>,
-    /// Messages before that, with no more than one fruitless look in a row.
+    /// Messages of the stream so far, or zero when there is none.
     stream: Cell<u32>,
-    /// How many of them make a rest worth trying.
-    wanted: Cell<u32>,
-    /// Whether the last thing before the burst was a rest.
-    rested: Cell<bool>,
+    /// How many of them make a rest worth trying: none for small rings.
+    wanted: Cell<Option<u32>>,
+    /// What came before the burst.
+    before: Cell<Before>,
+    /// Rests in a row that were worth it.
+    rests: Cell<u32>,
+}
+
+/// What was done at the last fruitless look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Rest,
+    /// A rest was left out.
+    Trial,
 }
 
 impl Pace {
-    pub(crate) fn new() -> Pace {
+    /// Of an end of a ring that holds so many messages.
+    pub(crate) fn new(capacity: usize) -> Pace {
         Pace {
             burst: Cell::new(0),
             total: Cell::new(None),
             stream: Cell::new(0),
-            wanted: Cell::new(STREAM),
-            rested: Cell::new(false),
+            wanted: Cell::new(if capacity < LEAST { None } else { Some(STREAM) }),
+            before: Cell::new(Before::Nothing),
+            rests: Cell::new(0),
         }
     }
 
-    /// `n` messages were found at once.
+    /// A message was found at once.
     #[inline(always)]
-    pub(crate) fn hit(&self, n: usize) {
-        self.burst.set(self.burst.get().wrapping_add(n as u32));
+    pub(crate) fn hit(&self) {
+        self.burst.set(self.burst.get().wrapping_add(1));
     }
 
     /// Nothing was found. Rests if that is worth it; whether it did, so that it
@@ -90,25 +111,35 @@ impl Pace {
 
     /// Whether to rest now, after a burst of so many messages.
     fn judge(&self, burst: u32) -> bool {
-        if burst == 0 {
-            // The second in a row: the stream, if there was one, is over.
-            self.stream.set(0);
-            self.rested.set(false);
-            return false;
-        }
-        if self.rested.take() {
-            if burst < WORTH_IT {
-                self.wanted.set(self.wanted.get().saturating_mul(4));
-                self.stream.set(0);
-                return false;
+        let Some(wanted) = self.wanted.get() else { return false };
+        let heap = burst >= HEAP;
+        let next = match self.before.get() {
+            // The second look in a row: the stream, if there was one, is over.
+            _ if burst == 0 => Before::Nothing,
+            Before::Rest if heap => {
+                self.wanted.set(Some(STREAM));
+                self.rests.set(self.rests.get().wrapping_add(1));
+                if self.rests.get().is_multiple_of(TRIAL) { Before::Trial } else { Before::Rest }
             }
-            self.wanted.set(STREAM);
+            Before::Rest => {
+                self.wanted.set(Some(wanted.saturating_mul(4)));
+                Before::Nothing
+            }
+            Before::Trial if !heap => Before::Rest,
+            Before::Nothing if !heap => {
+                self.stream.set(self.stream.get().saturating_add(burst));
+                let enough = self.stream.get() >= wanted;
+                self.before.set(if enough { Before::Rest } else { Before::Nothing });
+                return enough;
+            }
+            // A heap by itself.
+            Before::Trial | Before::Nothing => Before::Nothing,
+        };
+        if next == Before::Nothing {
+            self.stream.set(0);
         }
-        let stream = self.stream.get().saturating_add(burst);
-        self.stream.set(stream);
-        let rest = stream >= self.wanted.get();
-        self.rested.set(rest);
-        rest
+        self.before.set(next);
+        next == Before::Rest
     }
 }
 
@@ -116,52 +147,75 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Rests among `bursts`, each followed by `misses` fruitless looks.
-    fn rests(pace: &Pace, bursts: u32, burst: u32, misses: u32) -> u32 {
-        let mut rests = 0;
+    /// Rests among `bursts`, each followed by `misses` fruitless looks. A rest
+    /// is followed by a burst of `stock`.
+    fn rests(pace: &Pace, bursts: u32, (burst, stock): (u32, u32), misses: u32) -> u32 {
+        let (mut rests, mut rested) = (0, false);
         for _ in 0..bursts {
-            rests +=
-                (0..misses).filter(|i| pace.judge(if *i == 0 { burst } else { 0 })).count() as u32;
+            let found = if rested { stock } else { burst };
+            rested = false;
+            for look in 0..misses {
+                rested = pace.judge(if look == 0 { found } else { 0 });
+                rests += u32::from(rested);
+            }
         }
         rests
     }
 
     #[test]
-    fn a_stream_gets_rests_that_bring_something() {
-        let pace = Pace::new();
-        assert_eq!(rests(&pace, STREAM - 1, 1, 1), 0);
-        assert_eq!(rests(&pace, 1000, WORTH_IT, 1), 1000);
+    fn who_is_on_the_heels_rests_when_that_brings_something() {
+        let pace = Pace::new(LEAST);
+        assert_eq!(rests(&pace, STREAM - 1, (1, HEAP), 1), 0);
+        assert!(rests(&pace, 1000, (1, HEAP), 1) > 900);
     }
 
     #[test]
-    fn a_stock_that_was_sold_out_is_a_stream() {
-        let pace = Pace::new();
-        (0..STREAM).for_each(|_| pace.hit(1));
-        assert!(pace.miss());
-        assert!(!pace.miss());
-        let start = u64::MAX - 9;
-        assert!(!pace.miss_at(start));
-        assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM))));
-        assert!(!pace.miss_at(start.wrapping_add(u64::from(STREAM))));
+    fn what_comes_in_heaps_needs_no_rests() {
+        let pace = Pace::new(LEAST);
+        assert_eq!(rests(&pace, 1000, (HEAP, HEAP), 1), 0);
+        // Nor once it has begun to.
+        assert!(rests(&pace, 100, (1, HEAP), 1) > 0);
+        assert!(rests(&pace, 1000, (HEAP, HEAP), 1) <= TRIAL);
     }
 
     #[test]
     fn round_trips_get_none() {
-        assert_eq!(rests(&Pace::new(), 100_000, 1, 2), 0);
+        assert_eq!(rests(&Pace::new(LEAST), 100_000, (1, 1), 2), 0);
+    }
+
+    #[test]
+    fn small_rings_get_none() {
+        assert_eq!(rests(&Pace::new(LEAST - 1), 100_000, (1, HEAP), 1), 0);
     }
 
     #[test]
     fn rests_that_bring_nothing_become_rare() {
-        let pace = Pace::new();
-        let most = rests(&pace, 1_000_000, 1, 1);
+        let most = rests(&Pace::new(LEAST), 1_000_000, (1, 1), 1);
         assert!((1..12).contains(&most), "{most} rests");
     }
 
     #[test]
     fn a_stream_after_mistakes_gets_its_rests_again() {
-        let pace = Pace::new();
-        rests(&pace, 10_000, 1, 1);
-        rests(&pace, 1, 1, 2);
-        assert!(rests(&pace, 10_000, WORTH_IT, 1) > 5_000);
+        let pace = Pace::new(LEAST);
+        rests(&pace, 10_000, (1, 1), 1);
+        assert!(rests(&pace, 100_000, (1, HEAP), 1) > 50_000);
+    }
+
+    #[test]
+    fn messages_are_counted_here_or_elsewhere() {
+        let pace = Pace::new(LEAST);
+        let start = u64::MAX - 9;
+        assert!(!pace.miss_at(start));
+        for n in 1..u64::from(STREAM) {
+            assert!(!pace.miss_at(start.wrapping_add(n)));
+        }
+        assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM))));
+        let pace = Pace::new(LEAST);
+        for _ in 1..STREAM {
+            pace.hit();
+            assert!(!pace.miss());
+        }
+        pace.hit();
+        assert!(pace.miss());
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 
 /// What a wait needs once in a process, made while nobody waits: a child that
 /// is forked while a thread makes it would never get it.
-pub(crate) fn prepare() {
+pub(crate) fn warm_up() {
     dawn();
     sync::spin_budget();
 }

@@ -106,7 +106,7 @@ impl PipeSender<[u8]> {
             return None;
         }
         let grant = self.producer.at_hand(len)?;
-        self.post.pace.hit(1);
+        self.post.pace.hit();
         Some(grant)
     }
 
@@ -520,7 +520,7 @@ impl PipeReceiver<[u8]> {
             return None;
         }
         let record = self.consumer.at_hand()?;
-        self.post.pace.hit(1);
+        self.post.pace.hit();
         if record.len() <= room { Some(record) } else { None }
     }
 

@@ -147,6 +147,14 @@ impl Geometry {
             Geometry::Typed(geometry) => geometry.len(),
         }
     }
+
+    /// Messages that fit in; of bytes, small ones.
+    fn messages(&self) -> usize {
+        match self {
+            Geometry::Bytes(geometry) => geometry.capacity() / (2 * size_of::<u64>()),
+            Geometry::Typed(geometry) => geometry.capacity(),
+        }
+    }
 }
 
 /// The seats of a direction, each on a line of its own.
@@ -369,13 +377,14 @@ impl Post {
     ) -> Result<(Post, Before)> {
         let seat = direction.seat(side);
         let (identity, before) = Self::sit(attachment, seat)?;
+        let pace = Pace::new(direction.geometry.messages());
         let post = Post {
             direction,
             side,
             identity,
             undo: None,
             polls: Polls::new(),
-            pace: Pace::new(),
+            pace,
             attachment: Arc::clone(attachment),
         };
         // The other side may be waiting for somebody to come.

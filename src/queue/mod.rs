@@ -510,7 +510,8 @@ impl<T: ?Sized> Port<T> {
     fn new(queue: &Queue<T>, role: Role) -> Result<Port<T>> {
         let identity = queue.attachment.identity()?;
         queue.core.roster.enter(identity.me, role)?;
-        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new(), pace: Pace::new() })
+        let pace = Pace::new(queue.capacity());
+        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new(), pace })
     }
 
     fn duplicate(&self) -> Port<T> {
@@ -521,7 +522,7 @@ impl<T: ?Sized> Port<T> {
         Port {
             queue: self.queue.clone(),
             polls: Polls::new(),
-            pace: Pace::new(),
+            pace: Pace::new(self.queue.capacity()),
             role: self.role,
             identity: self.identity,
         }

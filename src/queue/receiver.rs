@@ -46,7 +46,7 @@ impl<T: ?Sized> Receiver<T> {
             return None;
         }
         let taken = self.port.queue.core.take_at_hint(self.port.identity.me, &self.searched)?;
-        self.port.pace.hit(1);
+        self.port.pace.hit();
         Some(taken)
     }
 

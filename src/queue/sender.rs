@@ -40,7 +40,7 @@ impl<T: ?Sized> Sender<T> {
             return None;
         }
         let claim = self.port.queue.core.claim_at_hint(self.port.identity.me)?;
-        self.port.pace.hit(1);
+        self.port.pace.hit();
         Some(claim)
     }
 

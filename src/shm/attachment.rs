@@ -162,7 +162,7 @@ impl Attachment {
         let Some(unlink) = Unlink::from_raw(file.fixed.unlink) else {
             return Err(Error::Corrupt { what: "unlink policy in the header, byte", at: 44 });
         };
-        wait::prepare();
+        wait::warm_up();
         let attachment = Attachment {
             name: file.name,
             len: file.fixed.len as usize,
