@@ -5,6 +5,7 @@ mod support;
 use slipring::*;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use support::{Name, hear, role, say, spawn};
 
@@ -34,6 +35,7 @@ fn child() {
                 pipe.send(message).unwrap();
             }
         }
+        "fork, then a torn head" => fork_then_a_torn_head(name),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -469,4 +471,56 @@ fn polls_with_no_time_hear_of_death() {
         // Nor does a sender with no time fill the ring for nobody.
         assert!(matches!(a.send_timeout(b"x", Duration::ZERO), Err(SendError::Closed(()))));
     }
+}
+
+/// A forked child takes the end that its parent left, over a ring that somebody
+/// has torn meanwhile. It must not go on from where the parent was.
+fn fork_then_a_torn_head(name: &str) {
+    const START: u64 = 0x1234_5678_9abc;
+    let segment = Segment::builder(name)
+        .typed_pipe::<u64>("pipe", PipeOptions::new(4).start(START))
+        .create()
+        .unwrap();
+    let mut a = segment.typed_pipe_end::<u64>("pipe", End::A).unwrap();
+    let mut b = segment.typed_pipe_end::<u64>("pipe", End::B).unwrap();
+    b.send(7).unwrap();
+    assert_eq!(a.recv().unwrap(), 7);
+    let (mut torn, mut tell) = std::io::pipe().unwrap();
+    // SAFETY: the child uses its copies of the two handles, and exits.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            torn.read_exact(&mut [0]).unwrap();
+            for _ in 0..3 {
+                let got = a.try_recv();
+                assert!(matches!(got, Err(RecvError::Failed(Error::Corrupt { .. }))), "{got:?}");
+            }
+        }));
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(tried.is_err())) };
+    }
+    drop(a);
+    // The head after one message: nothing else in the file is that.
+    let path = format!("/dev/shm/{name}");
+    let bytes = std::fs::read(&path).unwrap();
+    let head = (START + 1).to_ne_bytes();
+    let places: Vec<_> = (0..bytes.len()).step_by(8).filter(|&i| bytes[i..i + 8] == head).collect();
+    assert_eq!(places.len(), 1, "{places:?}");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 8], places[0] as u64).unwrap();
+    tell.write_all(&[1]).unwrap();
+    let mut status = 0;
+    // SAFETY: waits for the child made above.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "the forked child failed");
+    say("done");
+}
+
+#[test]
+fn a_forked_child_does_not_go_on_over_a_torn_ring() {
+    let name = Name::new("torn");
+    let mut process = spawn("fork, then a torn head", &[&name]);
+    assert_eq!(process.hear(), "done");
+    process.join();
 }
