@@ -14,7 +14,7 @@ use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Record, Ring};
 use crate::sync::point;
-use crate::wait::{Look, deadline, is_over};
+use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
 use core::ops::{Deref, DerefMut};
 use std::fmt;
@@ -571,12 +571,18 @@ impl PipeReceiver<[u8]> {
 
     #[inline(never)]
     fn look_by(&mut self, room: usize, deadline: Option<Instant>) -> Result<Found, RecvError> {
+        if let Some(record) = self.at_hand(room) {
+            return Ok(Found::Record(record));
+        }
+        self.post.pace.miss();
+        if let Some(record) = glance(deadline, || self.at_hand(room)) {
+            return Ok(Found::Record(record));
+        }
         let mut waited_once = false;
         loop {
             if let Some(found) = self.look(room)? {
                 return Ok(found);
             }
-            self.post.pace.miss();
             if waited_once && is_over(deadline) {
                 return Err(RecvError::Timeout);
             }

@@ -6,7 +6,7 @@ use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
 use crate::ring::spsc::{Consumer, Producer, Ring};
 use crate::sync::point;
-use crate::wait::{Look, deadline, is_over};
+use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
 use bytemuck::Pod;
 use core::ops::{Deref, DerefMut};
@@ -359,12 +359,16 @@ impl<T: Pod> PipeReceiver<T> {
 
     #[inline(never)]
     fn look_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
+        if let Some(message) = self.at_hand() {
+            return Ok(message);
+        }
+        self.post.pace.miss_at(self.consumer.count());
+        if let Some(message) = glance(deadline, || self.at_hand()) {
+            return Ok(message);
+        }
         match self.look()? {
             Some(message) => Ok(message),
-            None => {
-                self.post.pace.miss_at(self.consumer.count());
-                self.look_waiting(deadline)
-            }
+            None => self.look_waiting(deadline),
         }
     }
 

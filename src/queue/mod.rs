@@ -568,7 +568,6 @@ impl<T: ?Sized> Port<T> {
     /// For those who poll instead of waiting: checks once a slice.
     #[inline]
     fn missed(&self, holder: Option<Owner>) -> Result<()> {
-        self.pace.miss();
         if self.polls.is_due(holder.is_some()) {
             self.check(holder, true)?;
         }

@@ -4,7 +4,7 @@ use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
 use crate::ring::Owner;
 use crate::ring::mpmc::Taken;
-use crate::wait::Look;
+use crate::wait::{Look, glance};
 use crate::word::roster::Role;
 use bytemuck::Pod;
 use core::cell::{Cell, RefCell};
@@ -75,6 +75,15 @@ impl<T: ?Sized> Receiver<T> {
         if self.loan.is_some() {
             self.release_forgotten();
         }
+        let taken = self.look();
+        if let Err(RecvError::Empty) = taken {
+            self.port.pace.miss();
+        }
+        taken
+    }
+
+    /// One whole look. Fruitless ones ask once a slice who is dead.
+    fn look(&mut self) -> Result<Taken<'static>, RecvError> {
         let me = self.port.me()?;
         match self.take_once(me) {
             Ok(taken) => Ok(taken),
@@ -89,7 +98,17 @@ impl<T: ?Sized> Receiver<T> {
 
     #[inline(never)]
     fn take_by(&mut self, deadline: Option<Instant>) -> Result<Taken<'static>, RecvError> {
-        match self.take_now() {
+        if self.loan.is_some() {
+            self.release_forgotten();
+        }
+        if let Some(taken) = self.take_at_hint() {
+            return Ok(taken);
+        }
+        self.port.pace.miss();
+        if let Some(taken) = glance(deadline, || self.take_at_hint()) {
+            return Ok(taken);
+        }
+        match self.look() {
             Err(RecvError::Empty) => self.take_waiting(deadline),
             other => other,
         }

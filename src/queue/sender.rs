@@ -72,10 +72,13 @@ impl<T: ?Sized> Sender<T> {
         let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
         match self.port.queue.core.claim(me) {
             Ok(claim) => Ok(claim),
-            Err(Refusal::NotNow(holder)) => match self.port.missed(holder) {
-                Ok(()) => Err(SendError::Full(())),
-                Err(error) => Err(SendError::Failed((), error)),
-            },
+            Err(Refusal::NotNow(holder)) => {
+                self.port.pace.miss();
+                match self.port.missed(holder) {
+                    Ok(()) => Err(SendError::Full(())),
+                    Err(error) => Err(SendError::Failed((), error)),
+                }
+            }
             Err(Refusal::Over) => Err(SendError::Closed(())),
             Err(Refusal::Failed(error)) => Err(SendError::Failed((), error)),
         }
