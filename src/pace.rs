@@ -8,8 +8,9 @@
 //! consumer of a full ring.
 //!
 //! A [`Pace`] tells this from other ways to find nothing by what came before,
-//! and answers with one short rest ([`REST`] steps of a spin loop, about a
-//! microsecond), in which a stock builds up:
+//! and answers with a rest, in which a stock builds up. It ends when that is an
+//! eighth of the ring or [`STOCK`], which is seen at the last of those slots, away
+//! from where the other end is at work; or after [`LOOKS`], three microseconds.
 //!
 //! - [`STREAM`] messages that came a few at a time, with never more than one
 //!   fruitless look in a row, are a stream whose consumer is on its producer's
@@ -27,10 +28,19 @@
 use crate::sync;
 use core::cell::Cell;
 
-/// Steps of a spin loop in a rest.
-const REST: u32 = 32;
+/// Most looks in a rest.
+const LOOKS: u32 = 32;
 
-/// Messages that a rest must bring to be worth its time: 50 ns each or so.
+/// Steps of a spin loop, 25 ns each or so, between two looks.
+const STEPS: u32 = 4;
+
+/// Looks in a rest of who can't see a stock: a microsecond.
+const BLIND: u32 = 8;
+
+/// The stock at which a rest ends, unless the ring is small.
+const STOCK: usize = 128;
+
+/// Messages that a rest must bring to be worth its time: 50 to 200 ns each.
 const HEAP: u32 = 16;
 
 /// Messages that make a stream.
@@ -56,6 +66,8 @@ pub(crate) struct Pace {
     before: Cell<Before>,
     /// Rests in a row that were worth it.
     rests: Cell<u32>,
+    /// Messages that end a rest.
+    stock: usize,
 }
 
 /// What was done at the last fruitless look.
@@ -77,6 +89,7 @@ impl Pace {
             wanted: Cell::new(if capacity < LEAST { None } else { Some(STREAM) }),
             before: Cell::new(Before::Nothing),
             rests: Cell::new(0),
+            stock: (capacity / 8).clamp(1, STOCK),
         }
     }
 
@@ -86,25 +99,33 @@ impl Pace {
         self.burst.set(self.burst.get().wrapping_add(1));
     }
 
-    /// Nothing was found. Rests if that is worth it; whether it did, so that it
-    /// may be worth looking again.
-    pub(crate) fn miss(&self) -> bool {
-        self.rest_after(self.burst.take())
+    /// Nothing was found. Rests if that is worth it, until there is `enough`;
+    /// whether it did, so that it may be worth looking again.
+    pub(crate) fn miss(&self, enough: impl FnMut(usize) -> bool) -> bool {
+        self.rest_after(self.burst.take(), LOOKS, enough)
+    }
+
+    /// The same for those who can't tell how much there is.
+    pub(crate) fn miss_blind(&self) -> bool {
+        self.rest_after(self.burst.take(), BLIND, |_| false)
     }
 
     /// The same for those who count themselves: nothing was found, after `total`
     /// messages since the beginning of time.
-    pub(crate) fn miss_at(&self, total: u64) -> bool {
+    pub(crate) fn miss_at(&self, total: u64, enough: impl FnMut(usize) -> bool) -> bool {
         // What an earlier end did says nothing.
         let before = self.total.replace(Some(total)).unwrap_or(total);
         let burst = total.wrapping_sub(before);
-        self.rest_after(u32::try_from(burst).unwrap_or(u32::MAX))
+        self.rest_after(u32::try_from(burst).unwrap_or(u32::MAX), LOOKS, enough)
     }
 
-    fn rest_after(&self, burst: u32) -> bool {
+    fn rest_after(&self, burst: u32, looks: u32, mut enough: impl FnMut(usize) -> bool) -> bool {
         let rest = self.judge(burst);
-        if rest {
-            (0..REST).for_each(|_| sync::spin_loop());
+        for _ in 0..if rest { looks } else { 0 } {
+            (0..STEPS).for_each(|_| sync::spin_loop());
+            if enough(self.stock) {
+                break;
+            }
         }
         rest
     }
@@ -205,17 +226,37 @@ mod tests {
     fn messages_are_counted_here_or_elsewhere() {
         let pace = Pace::new(LEAST);
         let start = u64::MAX - 9;
-        assert!(!pace.miss_at(start));
+        assert!(!pace.miss_at(start, |_| true));
         for n in 1..u64::from(STREAM) {
-            assert!(!pace.miss_at(start.wrapping_add(n)));
+            assert!(!pace.miss_at(start.wrapping_add(n), |_| true));
         }
-        assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM))));
+        assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM)), |_| true));
         let pace = Pace::new(LEAST);
         for _ in 1..STREAM {
             pace.hit();
-            assert!(!pace.miss());
+            assert!(!pace.miss(|_| true));
         }
         pace.hit();
-        assert!(pace.miss());
+        assert!(pace.miss(|_| true));
+    }
+
+    #[test]
+    fn a_rest_ends_with_a_stock_or_with_its_time() {
+        for (capacity, stock) in [(LEAST, LEAST / 8), (10 * LEAST, STOCK), (1 << 20, STOCK)] {
+            let pace = Pace::new(capacity);
+            pace.before.set(Before::Rest);
+            let mut looks = 0;
+            let rested = pace.rest_after(HEAP, LOOKS, |wanted| {
+                assert_eq!(wanted, stock);
+                looks += 1;
+                looks == 3
+            });
+            assert_eq!((rested, looks), (true, 3));
+            let rested = pace.rest_after(HEAP, LOOKS, |_| {
+                looks += 1;
+                false
+            });
+            assert_eq!((rested, looks), (true, 3 + LOOKS));
+        }
     }
 }

@@ -35,7 +35,7 @@ fn child() {
                 pipe.send(message).unwrap();
             }
         }
-        "fork, then a torn head" => fork_then_a_torn_head(name),
+        "fork, then a torn word" => fork_then_a_torn_word(name),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -475,7 +475,7 @@ fn polls_with_no_time_hear_of_death() {
 
 /// A forked child takes the end that its parent left, over a ring that somebody
 /// has torn meanwhile. It must not go on from where the parent was.
-fn fork_then_a_torn_head(name: &str) {
+fn fork_then_a_torn_word(name: &str) {
     const START: u64 = 0x1234_5678_9abc;
     let segment = Segment::builder(name)
         .typed_pipe::<u64>("pipe", PipeOptions::new(4).start(START))
@@ -490,6 +490,7 @@ fn fork_then_a_torn_head(name: &str) {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
+        drop(tell);
         let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             torn.read_exact(&mut [0]).unwrap();
             for _ in 0..3 {
@@ -501,11 +502,11 @@ fn fork_then_a_torn_head(name: &str) {
         unsafe { libc::_exit(i32::from(tried.is_err())) };
     }
     drop(a);
-    // The head after one message: nothing else in the file is that.
+    // The word of the first slot, free again: nothing else in the file is that.
     let path = format!("/dev/shm/{name}");
     let bytes = std::fs::read(&path).unwrap();
-    let head = (START + 1).to_ne_bytes();
-    let places: Vec<_> = (0..bytes.len()).step_by(8).filter(|&i| bytes[i..i + 8] == head).collect();
+    let free = ((START + 4) | (1 << 63)).to_ne_bytes();
+    let places: Vec<_> = (0..bytes.len()).step_by(8).filter(|&i| bytes[i..i + 8] == free).collect();
     assert_eq!(places.len(), 1, "{places:?}");
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[0xff; 8], places[0] as u64).unwrap();
@@ -520,7 +521,7 @@ fn fork_then_a_torn_head(name: &str) {
 #[test]
 fn a_forked_child_does_not_go_on_over_a_torn_ring() {
     let name = Name::new("torn");
-    let mut process = spawn("fork, then a torn head", &[&name]);
+    let mut process = spawn("fork, then a torn word", &[&name]);
     assert_eq!(process.hear(), "done");
     process.join();
 }

@@ -157,7 +157,7 @@ impl PipeSender<[u8]> {
     fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
         // Nobody releases what was not published.
         self.publish();
-        self.post.pace.miss();
+        self.post.pace.miss_blind();
         let Until::Deadline(deadline) = until else {
             self.post.missed().map_err(|error| SendError::Failed((), error))?;
             return Err(SendError::Full(()));
@@ -491,6 +491,7 @@ impl Assembly {
                     }
                 }
             }
+            self.consumer.own_lines(&record);
             self.consumer.advance();
             self.consumer.release();
             released();
@@ -498,11 +499,14 @@ impl Assembly {
         Ok(None)
     }
 
-    /// Done with the message that `next` found.
+    /// Done with the message that `next` found; whether all of it was copied.
     #[inline(always)]
-    fn finish(&mut self, found: &Found) {
+    fn finish(&mut self, found: &Found, copied: bool) {
         match found {
-            Found::Record(_) => {
+            Found::Record(record) => {
+                if copied {
+                    self.consumer.own_lines(record);
+                }
                 self.consumer.advance();
                 self.consumer.release();
             }
@@ -562,7 +566,7 @@ impl PipeReceiver<[u8]> {
         match self.look(room)? {
             Some(found) => Ok(found),
             None => {
-                self.post.pace.miss();
+                self.post.pace.miss_blind();
                 self.post.missed()?;
                 Err(RecvError::Empty)
             }
@@ -574,7 +578,7 @@ impl PipeReceiver<[u8]> {
         if let Some(record) = self.at_hand(room) {
             return Ok(Found::Record(record));
         }
-        self.post.pace.miss();
+        self.post.pace.miss_blind();
         if let Some(record) = glance(deadline, || self.at_hand(room)) {
             return Ok(Found::Record(record));
         }
@@ -622,8 +626,8 @@ impl PipeReceiver<[u8]> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, found: &Found) {
-        self.consumer.finish(found);
+    fn finish(&mut self, found: &Found, copied: bool) {
+        self.consumer.finish(found, copied);
         self.post.direction.writable.notify();
     }
 
@@ -637,7 +641,7 @@ impl PipeReceiver<[u8]> {
             // SAFETY: as in `Assembly::bytes`; copied before the release.
             _ => unsafe { &*self.slice(&found) }.to_vec(),
         };
-        self.finish(&found);
+        self.finish(&found, true);
         message
     }
 
@@ -647,7 +651,7 @@ impl PipeReceiver<[u8]> {
         let message = unsafe { &*self.slice(found) };
         let len = message.len();
         buffer[..len].copy_from_slice(message);
-        self.finish(found);
+        self.finish(found, true);
         len
     }
 
@@ -845,7 +849,7 @@ impl Drop for BytesMessage<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
-            self.receiver.finish(&self.found);
+            self.receiver.finish(&self.found, false);
         }
     }
 }
@@ -913,7 +917,7 @@ impl io::Read for PipeReceiver<[u8]> {
             let len = rest.len().min(buffer.len());
             buffer[..len].copy_from_slice(&rest[..len]);
             if len == rest.len() {
-                self.finish(&found);
+                self.finish(&found, true);
             } else {
                 self.consumer.read += len;
             }

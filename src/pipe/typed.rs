@@ -3,7 +3,7 @@
 use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
-use crate::memory::Region;
+use crate::memory::{Region, own_lines};
 use crate::ring::spsc::{Consumer, Producer, Ring};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
@@ -60,7 +60,11 @@ impl<T: Pod> PipeSender<T> {
         if let State::Left | State::Died(_) = self.post.peer() {
             return Err(SendError::Closed(()));
         }
-        self.producer.try_claim().map_err(|error| SendError::Failed((), error))
+        let place = self.producer.at_hand();
+        if place.is_none() {
+            self.producer.judge().map_err(|error| SendError::Failed((), error))?;
+        }
+        Ok(place)
     }
 
     #[cold]
@@ -78,7 +82,7 @@ impl<T: Pod> PipeSender<T> {
         match self.place()? {
             Some(place) => Ok(place),
             None => {
-                self.post.pace.miss_at(self.producer.count());
+                self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
                 self.post.missed().map_err(|error| SendError::Failed((), error))?;
                 Err(SendError::Full(()))
             }
@@ -90,7 +94,7 @@ impl<T: Pod> PipeSender<T> {
         match self.place()? {
             Some(place) => Ok(place),
             None => {
-                self.post.pace.miss_at(self.producer.count());
+                self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
                 self.place_waiting(deadline)
             }
         }
@@ -119,7 +123,7 @@ impl<T: Pod> PipeSender<T> {
         // opened.
         unsafe { place.cast::<T>().write(message) };
         point("pipe.written");
-        self.producer.commit();
+        self.producer.publish();
         self.post.direction.readable.notify();
     }
 
@@ -213,20 +217,34 @@ impl<T: Pod> PipeSender<T> {
     ///
     /// `Closed` or `Failed`, with the number of messages that were sent.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
-        let mut sent = 0;
-        while sent < messages.len() {
-            self.place_by(None).map_err(|error| error.map(|()| sent))?;
-            let room = self.producer.room(messages.len() - sent);
-            let room = room.map_err(|error| SendError::Failed(sent, error))?;
-            let batch = &messages[sent..sent + room];
-            self.producer.publish_each(room, |nth, place| {
-                // SAFETY: as in `put`; `room` slots are free.
-                unsafe { place.cast::<T>().write(batch[nth]) };
-                point("pipe-many.written");
-            });
-            self.post.direction.readable.notify();
-            sent += room;
+        for (sent, message) in messages.iter().enumerate() {
+            if let Some(place) = self.at_hand() {
+                self.put_quietly(place, *message);
+            } else if let Err(error) = self.put_elsewise(message) {
+                self.post.direction.readable.notify();
+                return Err(error.map(|()| sent));
+            }
         }
+        self.post.direction.readable.notify();
+        Ok(())
+    }
+
+    /// Writes and publishes the message without waking anybody.
+    #[inline(always)]
+    fn put_quietly(&mut self, place: NonNull<u8>, message: T) {
+        // SAFETY: as in `put`.
+        unsafe { place.cast::<T>().write(message) };
+        point("pipe-many.written");
+        self.producer.publish();
+    }
+
+    /// The same for a message that found no room at the first look.
+    #[inline(never)]
+    fn put_elsewise(&mut self, message: &T) -> Result<(), SendError<()>> {
+        // Before anything that takes time.
+        self.post.direction.readable.notify();
+        let place = self.place_by(None)?;
+        self.put_quietly(place, *message);
         Ok(())
     }
 
@@ -283,7 +301,7 @@ impl<T: Pod> PipeSlot<'_, T> {
     #[inline]
     pub fn commit(self) {
         if self.sender.post.is_current() {
-            self.sender.producer.commit();
+            self.sender.producer.publish();
             self.sender.post.direction.readable.notify();
         }
     }
@@ -325,15 +343,17 @@ impl<T: Pod> PipeReceiver<T> {
         if !self.post.is_current() {
             self.renew()?;
         }
-        if let Some(message) = self.consumer.peek()? {
+        if let Some(message) = self.consumer.at_hand() {
             return Ok(Some(message));
         }
+        self.consumer.judge()?;
         let Some(end) = end_of_stream(self.post.peer()) else { return Ok(None) };
         // What was sent before the end is visible now.
-        match self.consumer.peek()? {
-            Some(message) => Ok(Some(message)),
-            None => Err(end),
+        if let Some(message) = self.consumer.at_hand() {
+            return Ok(Some(message));
         }
+        self.consumer.judge()?;
+        Err(end)
     }
 
     #[cold]
@@ -345,12 +365,19 @@ impl<T: Pod> PipeReceiver<T> {
         Ok(())
     }
 
+    /// A fruitless look: see [`Pace`]. Whether it rested.
+    ///
+    /// [`Pace`]: crate::pace::Pace
+    fn missed(&self) -> bool {
+        self.post.pace.miss_at(self.consumer.count(), |n| self.consumer.has_stock(n))
+    }
+
     #[inline(never)]
     fn look_now(&mut self) -> Result<NonNull<u8>, RecvError> {
         match self.look()? {
             Some(message) => Ok(message),
             None => {
-                self.post.pace.miss_at(self.consumer.count());
+                self.missed();
                 self.post.missed()?;
                 Err(RecvError::Empty)
             }
@@ -362,7 +389,7 @@ impl<T: Pod> PipeReceiver<T> {
         if let Some(message) = self.at_hand() {
             return Ok(message);
         }
-        self.post.pace.miss_at(self.consumer.count());
+        self.missed();
         if let Some(message) = glance(deadline, || self.at_hand()) {
             return Ok(message);
         }
@@ -399,11 +426,20 @@ impl<T: Pod> PipeReceiver<T> {
 
     #[inline(always)]
     fn get(&mut self, message: NonNull<u8>) -> T {
-        // SAFETY: a published slot, which nobody writes to before its release;
-        // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
-        let message = unsafe { message.cast::<T>().read() };
+        let message = Self::copy(message);
         self.release();
         message
+    }
+
+    #[inline(always)]
+    fn copy(message: NonNull<u8>) -> T {
+        // SAFETY: a published slot, which nobody else touches before its release;
+        // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
+        unsafe {
+            let copy = message.cast::<T>().read();
+            own_lines(message, size_of::<T>());
+            copy
+        }
     }
 
     #[inline(always)]
@@ -471,24 +507,23 @@ impl<T: Pod> PipeReceiver<T> {
         if max == 0 {
             return Ok(0);
         }
+        // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
-        if !self.post.is_current() || self.consumer.available(1)? == 0 {
-            self.look_by(None)?;
+        let (mut count, mut rested) = (0, false);
+        while count < max {
+            let message = match self.at_hand() {
+                Some(message) => message,
+                None if count == 0 => self.look_by(None)?,
+                None if rested || !self.missed() => break,
+                None => {
+                    rested = true;
+                    continue;
+                }
+            };
+            to.push(Self::copy(message));
+            self.consumer.pass();
+            count += 1;
         }
-        let mut count = self.consumer.available(max)?;
-        let total = self.consumer.count().wrapping_add(count as u64);
-        if count < max && self.post.pace.miss_at(total) {
-            count = self.consumer.available(max)?;
-        }
-        to.reserve(count);
-        let room = &mut to.spare_capacity_mut()[..count];
-        self.consumer.read_each(count, |nth, message| {
-            // SAFETY: as in `get`; `count` messages are published.
-            room[nth].write(unsafe { message.cast::<T>().read() });
-        });
-        // SAFETY: `count` elements more are initialised.
-        unsafe { to.set_len(to.len() + count) };
-        self.consumer.release_many(count);
         self.post.direction.writable.notify();
         Ok(count)
     }

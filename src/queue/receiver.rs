@@ -2,6 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
+use crate::memory::own_lines;
 use crate::ring::Owner;
 use crate::ring::mpmc::Taken;
 use crate::wait::{Look, glance};
@@ -77,9 +78,16 @@ impl<T: ?Sized> Receiver<T> {
         }
         let taken = self.look();
         if let Err(RecvError::Empty) = taken {
-            self.port.pace.miss();
+            self.missed();
         }
         taken
+    }
+
+    /// A fruitless look: see [`Pace`]. Whether it rested.
+    ///
+    /// [`Pace`]: crate::pace::Pace
+    fn missed(&self) -> bool {
+        self.port.pace.miss(|n| self.port.queue.core.ring.has_stock(n))
     }
 
     /// One whole look. Fruitless ones ask once a slice who is dead.
@@ -104,7 +112,7 @@ impl<T: ?Sized> Receiver<T> {
         if let Some(taken) = self.take_at_hint() {
             return Ok(taken);
         }
-        self.port.pace.miss();
+        self.missed();
         if let Some(taken) = glance(deadline, || self.take_at_hint()) {
             return Ok(taken);
         }
@@ -167,12 +175,21 @@ impl<T: ?Sized> fmt::Debug for Receiver<T> {
 impl<T: Pod> Receiver<T> {
     #[inline(always)]
     fn get(&self, taken: Taken<'static>) -> T {
-        // SAFETY: nobody writes to the payload before its release, and the
-        // ring's geometry sized and aligned it for the object's element, found
-        // to be `T` when the queue was opened; any bytes are a `T`.
-        let message = unsafe { taken.payload().cast::<T>().read() };
+        let message = Self::copy(&taken);
         self.release(taken);
         message
+    }
+
+    #[inline(always)]
+    fn copy(taken: &Taken<'static>) -> T {
+        // SAFETY: nobody else touches the payload before its release, and the
+        // ring's geometry sized and aligned it for the object's element, found
+        // to be `T` when the queue was opened; any bytes are a `T`.
+        unsafe {
+            let copy = taken.payload().cast::<T>().read();
+            own_lines(taken.payload(), size_of::<T>());
+            copy
+        }
     }
 
     /// Receives without waiting. Copies the message once, out of its slot.
@@ -242,7 +259,7 @@ impl<T: Pod> Receiver<T> {
                 self.append(taken, to);
             } else if !self.append_elsewise(to, count == 0)? {
                 // Once a call: messages may come for ever.
-                if rested || !self.port.pace.miss() {
+                if rested || !self.missed() {
                     break;
                 }
                 rested = true;
@@ -257,8 +274,7 @@ impl<T: Pod> Receiver<T> {
     /// Appends the message, and frees its slot without waking anybody.
     #[inline(always)]
     fn append(&self, taken: Taken<'static>, to: &mut Vec<T>) {
-        // SAFETY: as in `get`.
-        to.push(unsafe { taken.payload().cast::<T>().read() });
+        to.push(Self::copy(&taken));
         self.port.queue.core.ring.release(taken);
     }
 
@@ -393,6 +409,8 @@ impl Receiver<[u8]> {
         // SAFETY: held for reading until the release below; `bytes` checked the
         // length.
         let copy = unsafe { &*bytes }.to_vec();
+        // SAFETY: the same bytes, and nobody else touches them.
+        unsafe { own_lines(taken.payload(), PREFIX + copy.len()) };
         self.release(taken);
         Ok(copy)
     }

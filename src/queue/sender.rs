@@ -73,7 +73,7 @@ impl<T: ?Sized> Sender<T> {
         match self.port.queue.core.claim(me) {
             Ok(claim) => Ok(claim),
             Err(Refusal::NotNow(holder)) => {
-                self.port.pace.miss();
+                self.port.pace.miss(|n| self.port.queue.core.ring.has_room(n));
                 match self.port.missed(holder) {
                     Ok(()) => Err(SendError::Full(())),
                     Err(error) => Err(SendError::Failed((), error)),

@@ -76,7 +76,7 @@
 //! ```
 
 use crate::error::Error;
-use crate::memory::{LINE, Region, round_up};
+use crate::memory::{LINE, Region, own_lines, round_up};
 use crate::position::{Laps, Position};
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -813,6 +813,16 @@ impl<'a> Consumer<'a> {
         self.head = self.ring.geometry.laps.forward(self.head, cells);
         self.ready -= cells;
         self.passed += cells;
+    }
+
+    /// Makes the lines of the record that was peeked at this core's alone, once it
+    /// is copied out: see [`own_lines`].
+    #[inline(always)]
+    pub(crate) fn own_lines(&self, record: &Record) {
+        debug_assert!(self.peeked == cells(record.len));
+        // SAFETY: the record's cell lies before its payload, all of it inside the
+        // ring, and until its release it is the consumer's alone.
+        unsafe { own_lines(record.ptr.sub(CELL), CELL + record.len) };
     }
 
     /// Gives the space of every record stepped over back, at once. Wake the

@@ -524,6 +524,25 @@ impl<'a> Ring<'a> {
         Some(self.claimed_at(at, claim))
     }
 
+    /// Whether so many slots from the hint on are free, as far as one look at the
+    /// last of them tells.
+    pub(crate) fn has_room(&self, n: usize) -> bool {
+        self.looks_like(&self.header().tail, n, FREE)
+    }
+
+    /// Whether so many messages from the hint on are there, in the same way.
+    pub(crate) fn has_stock(&self, n: usize) -> bool {
+        self.looks_like(&self.header().head, n, FULL)
+    }
+
+    fn looks_like(&self, hint: &AtomicU64, n: usize, state: u64) -> bool {
+        let laps = self.geometry.laps;
+        laps.checked(hint.load(Ordering::Relaxed)).is_some_and(|at| {
+            let at = laps.forward(at, n - 1);
+            self.load(at) == Word::new(laps.lap(at), state, 0)
+        })
+    }
+
     /// Moves a slot from FREE to WRITING, unless somebody else was faster.
     #[inline(always)]
     fn own_free(&self, at: Position, free: Word, me: Owner) -> bool {

@@ -1,36 +1,43 @@
 //! The message ring: one producer, one consumer, slots of one size.
 //!
-//! Each slot carries a sequence word beside its payload, so that the cache line
-//! which brings the news of a message brings the message too, and the producer
-//! has no line to share but the slot itself. The word holds the position of the
-//! last message published there:
+//! Each slot carries a word beside its payload, so that the cache line which
+//! brings the news of a message brings the message too. The word says whose turn
+//! it is, and for which position:
 //!
 //! ```text
-//! ┌──────┬──────────────┬──────────────┬─────┬──────────────┐
-//! │ head │ word payload │ word payload │ ... │ word payload │
-//! └──────┴──────────────┴──────────────┴─────┴──────────────┘
-//! word(p) == p              published
-//! word(p) == p - capacity   not yet; no third value is legal
+//! ┌──────────────┬──────────────┬─────┬──────────────┐
+//! │ word payload │ word payload │ ... │ word payload │
+//! └──────────────┴──────────────┴─────┴──────────────┘
+//!
+//! FREE(p) ─publish→ FULL(p) ─release→ FREE(p + capacity)      no other value is legal
 //! ```
 //!
-//! `head` counts slots ever released. The producer's own position, `tail`, is
-//! nowhere in shared memory. *Invariant*, positions being compared within a
-//! ring's turn of each other:
+//! Nothing else is shared, as in FastForward (Giacomoni, Moseley, Vachharajani,
+//! PPoPP 2008): the producer has its position `tail` and the consumer its `head`
+//! to itself, and each looks at the very slot that it wants. *Invariant*,
+//! positions being compared within a ring's turn of each other:
 //!
 //! ```text
 //! head <= tail <= head + capacity
-//! the published positions from head on are exactly head..tail
+//! FULL(p) for p in head..tail, FREE(p) for p in tail..head + capacity
 //! ```
 //!
-//! because the producer publishes in order and only the producer writes slots.
-//! So a producer that takes over finds its tail by a binary search for the end
-//! of the published prefix. Both sides work from private copies: the producer
-//! reads `head` only when its copy says full, the consumer never reads it.
+//! because both go on in order, the producer alone makes slots full and the
+//! consumer alone makes them free. So each slot's word is of the lap of `head`,
+//! from the slot of `head` on, and of the lap after it before that. Whoever takes
+//! over finds `head` by a binary search for that step, and `tail` by another one
+//! for the end of what is full.
+//!
+//! *That the consumer writes to the slot* is what makes streams fast. A line that
+//! the consumer had only read stays with both, and the producer's next store
+//! must take it away first, which costs 36 ns and overlaps with nothing. A line
+//! that the consumer has written comes over whole, many at a time. So the pipes
+//! write to the further lines of a message, too, that they have copied out.
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: word | `is_published`, `judge_head`: word | payload to the consumer |
-//! | F    | `go_to`: `head` | `load_head`: `head` | that the slot has been read |
+//! | P    | `publish`: FULL | `Consumer::at_hand` | payload to the consumer |
+//! | F    | `pass`: FREE | `Producer::at_hand` | that the slot has been read |
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -44,13 +51,13 @@
 //!
 //! let slot = tx.try_claim()?.expect("the ring is empty");
 //! // SAFETY: the slot is ours until it is committed, and of a u32's layout.
-//! unsafe { slot.cast::<u32>().write(7) };
-//! tx.commit();
+//! unsafe { slot.payload().cast::<u32>().write(7) };
+//! slot.commit();
 //!
 //! let message = rx.peek()?.expect("committed above");
 //! // SAFETY: nobody writes there until it is released.
-//! assert_eq!(unsafe { message.cast::<u32>().read() }, 7);
-//! rx.release();
+//! assert_eq!(unsafe { message.payload().cast::<u32>().read() }, 7);
+//! message.release();
 //! # Ok::<(), slipring::Error>(())
 //! ```
 //!
@@ -58,11 +65,10 @@
 //!
 //! | it died | shared memory says | survivors |
 //! |---------|--------------------|-----------|
-//! | producer, between claim and commit | word of the lap before | nothing; the successor claims the same slot |
-//! | producer, inside a batch commit | a prefix of the batch published | that prefix |
-//! | producer, after commit | word of this lap | the message |
-//! | consumer, between peek and release | `head` as before | the successor gets the message again |
-//! | consumer, after release | `head` moved | nothing |
+//! | producer, between claim and commit | FREE | nothing; the successor claims the same slot |
+//! | producer, after commit | FULL | the message |
+//! | consumer, between peek and release | FULL | the successor gets the message again |
+//! | consumer, after release | FREE | nothing |
 
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
@@ -70,30 +76,20 @@ use crate::position::{Laps, Position};
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
-use core::mem::offset_of;
 use core::ptr::NonNull;
-use crossbeam_utils::CachePadded;
-
-/// The line before the slots.
-#[repr(C)]
-struct Header {
-    /// First slot not released. Written by the consumer alone.
-    head: CachePadded<AtomicU64>,
-}
 
 /// The start of each slot; the payload follows, aligned.
 #[repr(C)]
 struct Slot {
-    /// Position last published here. Written by the producer alone.
+    /// FULL or FREE, and a position.
     word: AtomicU64,
     witness: Witness,
 }
 
-const SLOTS: usize = match round_up(size_of::<Header>(), LINE) {
-    Some(offset) => offset,
-    None => unreachable!(),
-};
-const _: () = assert!(align_of::<Header>() <= LINE && align_of::<Slot>() <= 64);
+/// The bit above any position that makes a word FREE.
+const FREE: u64 = 1 << 63;
+
+const _: () = assert!(align_of::<Slot>() <= 64);
 
 /// Where everything lies: a function of the capacity and the payload's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +98,6 @@ pub struct Geometry {
     payload: Layout,
     payload_offset: usize,
     stride: usize,
-    /// Bytes of all slots.
-    span: usize,
     len: usize,
 }
 
@@ -133,13 +127,12 @@ impl Geometry {
         } else {
             round_up(used, 64).ok_or(too_large)?
         };
-        let span = stride.checked_mul(capacity).ok_or(too_large)?;
-        let len = span
-            .checked_add(SLOTS)
+        let len = stride
+            .checked_mul(capacity)
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, payload, payload_offset, stride, span, len })
+        Ok(Geometry { laps, payload, payload_offset, stride, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -147,7 +140,7 @@ impl Geometry {
         self.len
     }
 
-    /// Never: a ring has a header.
+    /// Never: a ring has a slot.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -167,19 +160,10 @@ impl Geometry {
     }
 }
 
-/// A position, and the offset of its slot from the first: so that to go from
-/// slot to slot takes no multiplication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
-    at: Position,
-    offset: usize,
-}
-
 /// The ring, laid over borrowed memory. Copies are views of one ring; its ends
 /// are [`Ring::producer`] and [`Ring::consumer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a> {
-    header: NonNull<Header>,
     slots: NonNull<u8>,
     geometry: Geometry,
     memory: PhantomData<&'a [AtomicU64]>,
@@ -190,11 +174,6 @@ pub struct Ring<'a> {
 unsafe impl Send for Ring<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Ring<'_> {}
-
-#[cold]
-fn bad_head() -> Error {
-    Error::Corrupt { what: "head of the message ring", at: offset_of!(Header, head) as u64 }
-}
 
 impl<'a> Ring<'a> {
     /// Writes an empty ring into the region, its next position being `start`
@@ -212,18 +191,14 @@ impl<'a> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
         let laps = geometry.laps;
         let first = laps.at_count(start);
-        let header = Header { head: CachePadded::new(AtomicU64::new(first.0)) };
-        // SAFETY: the header fits (checked above) and is aligned to LINE.
-        unsafe { region.at::<Header>(0).write(header) };
         for index in 0..laps.capacity() {
-            // Slots before the first position have been through this lap, the
-            // others through the one before.
-            let behind = u64::from(index >= laps.index(first));
-            let last = laps.at(laps.lap(first).wrapping_sub(behind), index);
-            let slot = Slot { word: AtomicU64::new(last.0), witness: Witness::default() };
+            // Slots before the first position are free for the next lap.
+            let lap = laps.lap(first).wrapping_add(u64::from(index < laps.index(first)));
+            let word = AtomicU64::new(free_word(laps.at(lap, index)));
+            let slot = Slot { word, witness: Witness::default() };
             // SAFETY: index < capacity, so the slot lies inside `geometry.len`;
-            // SLOTS and the stride are multiples of its alignment.
-            unsafe { region.at::<Slot>(SLOTS + index * geometry.stride).write(slot) };
+            // LINE and the stride are multiples of its alignment.
+            unsafe { region.at::<Slot>(index * geometry.stride).write(slot) };
         }
         // SAFETY: just initialised with this geometry.
         unsafe { Self::attach(region, geometry) }
@@ -242,14 +217,7 @@ impl<'a> Ring<'a> {
     /// As [`Ring::init`].
     pub unsafe fn attach(region: Region<'a>, geometry: Geometry) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
-        Ring {
-            // SAFETY: the header fits and is aligned, both checked above.
-            header: unsafe { region.at(0) },
-            // SAFETY: SLOTS <= geometry.len <= region.len().
-            slots: unsafe { region.at(SLOTS) },
-            geometry,
-            memory: PhantomData,
-        }
+        Ring { slots: region.base(), geometry, memory: PhantomData }
     }
 
     /// Its geometry.
@@ -262,42 +230,33 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     ///
-    /// `Corrupt` when `head` or a word that the search meets is one that no
-    /// correct peer writes.
+    /// `Corrupt` when the search meets a word that no correct peer writes.
     ///
     /// # Safety
     ///
     /// One producer at a time: whatever an earlier one did must happen before
     /// this call (the hand-over of its lease, or its thread, orders that).
     pub unsafe fn producer(&self) -> Result<Producer<'a>, Error> {
-        let head = self.plausible_head()?;
-        // Without ordering: an earlier producer's stores happened before, and
-        // nothing is read but words.
-        let word = |at| self.slot(at).word.load(Ordering::Relaxed);
-        let used = self.published_from(head, 0, |at| self.judge(at, word(at)))?;
-        let laps = self.geometry.laps;
-        let tail = self.cursor(laps.forward(head, used));
-        Ok(Producer { ring: *self, tail, limit: laps.forward(head, laps.capacity()) })
+        Ok(Producer { ring: *self, tail: self.edge(published)? })
     }
 
     /// The receiving end, at the first message not released.
     ///
     /// # Errors
     ///
-    /// `Corrupt` when `head` is one that no correct peer writes.
+    /// As [`Ring::producer`].
     ///
     /// # Safety
     ///
     /// One consumer at a time: whatever an earlier one did must happen before
     /// this call.
     pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
-        let head = self.cursor(self.plausible_head()?);
-        Ok(Consumer { ring: *self, head, seen: 0 })
+        Ok(Consumer { ring: *self, head: self.edge(released)? })
     }
 
     /// Messages published and not released: a moment's truth, for onlookers.
     pub fn len(&self) -> usize {
-        self.load_head().map_or(0, |head| self.count_from(head, 0))
+        self.edge(released).map_or(0, |head| self.count_from(head))
     }
 
     /// Whether no message is published that is not released.
@@ -305,118 +264,87 @@ impl<'a> Ring<'a> {
         self.len() == 0
     }
 
+    /// The slot of a position. Every position comes from `Laps` arithmetic on one
+    /// that was `checked`, so its index is below the capacity.
     #[inline(always)]
-    fn header(&self) -> &'a Header {
-        // SAFETY: `attach` checked bounds and alignment; initialised memory, as
-        // its contract says, for as long as 'a; only atomics inside.
-        unsafe { self.header.as_ref() }
-    }
-
-    /// A position, with its place worked out. Every position comes from `Laps`
-    /// arithmetic on one that was `checked`, so its index is below the capacity
-    /// and the offset below the span.
-    #[inline(always)]
-    fn cursor(&self, at: Position) -> Cursor {
-        Cursor { at, offset: self.geometry.laps.index(at) * self.geometry.stride }
-    }
-
-    /// One slot on.
-    #[inline(always)]
-    fn after(&self, cursor: Cursor) -> Cursor {
-        let offset = cursor.offset + self.geometry.stride;
-        if offset < self.geometry.span {
-            Cursor { at: Position(cursor.at.0 + 1), offset }
-        } else {
-            Cursor { at: self.geometry.laps.next(cursor.at), offset: 0 }
-        }
-    }
-
-    /// `n <= capacity` slots on.
-    #[inline(always)]
-    fn forward(&self, cursor: Cursor, n: usize) -> Cursor {
-        self.cursor(self.geometry.laps.forward(cursor.at, n))
-    }
-
-    #[inline(always)]
-    fn slot_at(&self, cursor: Cursor) -> &'a Slot {
-        debug_assert!(cursor.offset < self.geometry.span);
-        // SAFETY: a cursor's offset is that of a slot below the capacity, for
-        // which `attach` checked that the slots fit.
-        unsafe { self.slots.add(cursor.offset).cast().as_ref() }
-    }
-
-    #[inline(always)]
-    fn payload_at(&self, cursor: Cursor) -> NonNull<u8> {
-        // SAFETY: as `slot_at`; the payload lies inside the slot's stride.
-        unsafe { self.slots.add(cursor.offset + self.geometry.payload_offset) }
-    }
-
     fn slot(&self, at: Position) -> &'a Slot {
-        self.slot_at(self.cursor(at))
+        let offset = self.geometry.laps.index(at) * self.geometry.stride;
+        debug_assert!(offset + self.geometry.stride <= self.geometry.len);
+        // SAFETY: the index is below the capacity, and `attach` checked that so
+        // many slots fit; initialised memory, as its contract says, for as long
+        // as 'a; only atomics inside.
+        unsafe { self.slots.add(offset).cast().as_ref() }
     }
 
-    /// The shared `head`, if it is a position at all.
     #[inline(always)]
-    fn load_head(&self) -> Result<Position, Error> {
-        // Edge F: Acquire pairs with the Release in `go_to`. (The
-        // consumer and onlookers do not need it, and do not call often.)
-        let raw = self.header().head.load(Ordering::Acquire);
-        self.geometry.laps.checked(raw).ok_or_else(bad_head)
+    fn payload_of(&self, slot: &'a Slot) -> NonNull<u8> {
+        // SAFETY: the payload lies inside the slot's stride.
+        unsafe { NonNull::from(slot).cast::<u8>().add(self.geometry.payload_offset) }
     }
 
-    /// The shared `head`, if the slot before it has been published: in the turn
-    /// that ends there, or already in the next.
-    fn plausible_head(&self) -> Result<Position, Error> {
+    /// The word of a position's slot, for those who search.
+    fn word(&self, at: Position) -> u64 {
+        self.slot(at).word.load(Ordering::Relaxed)
+    }
+
+    /// This slot's next position.
+    #[inline(always)]
+    fn next_turn(&self, at: Position) -> Position {
         let laps = self.geometry.laps;
-        let head = self.load_head()?;
-        let before = laps.forward(Position(self.empty_word(head)), laps.capacity() - 1);
-        let word = self.slot(before).word.load(Ordering::Relaxed);
-        let plausible = word == before.0 || word == laps.forward(before, laps.capacity()).0;
-        if plausible { Ok(head) } else { Err(bad_head()) }
+        laps.at(laps.lap(at).wrapping_add(1), laps.index(at))
     }
 
-    /// What the word of a slot holds until the position `at` is published.
+    /// This slot's last position.
     #[inline(always)]
-    fn empty_word(&self, at: Position) -> u64 {
+    fn last_turn(&self, at: Position) -> Position {
         let laps = self.geometry.laps;
-        laps.at(laps.lap(at).wrapping_sub(1), laps.index(at)).0
-    }
-
-    /// What a word that was read at `at` means.
-    #[inline(always)]
-    fn judge(&self, at: Position, word: u64) -> Result<bool, Error> {
-        if word == at.0 {
-            Ok(true)
-        } else if word == self.empty_word(at) {
-            Ok(false)
-        } else {
-            Err(self.bad_word(at))
-        }
+        laps.at(laps.lap(at).wrapping_sub(1), laps.index(at))
     }
 
     #[cold]
-    fn bad_word(&self, at: Position) -> Error {
-        let index = self.geometry.laps.index(at) as u64;
-        Error::Corrupt { what: "word of a message ring's slot", at: index }
+    fn bad_word(&self, index: usize) -> Error {
+        Error::Corrupt { what: "word of a message ring's slot", at: index as u64 }
     }
 
-    /// How many slots from `head` on are published, the first `known` being so:
-    /// by doubling steps, then by halving them. O(log capacity) probes.
-    fn published_from(
-        &self,
-        head: Position,
-        known: usize,
-        mut published: impl FnMut(Position) -> Result<bool, Error>,
-    ) -> Result<usize, Error> {
+    /// The first position that is not `done` (released, or published): the first
+    /// slots have been through one lap more than the others.
+    ///
+    /// Exact for an end that looks for its own place. In a ring that moves it is
+    /// where it was a moment ago, or, if it goes round all the time, anywhere.
+    fn edge(&self, done: fn(Laps, u64) -> u64) -> Result<Position, Error> {
         let laps = self.geometry.laps;
-        // Slots before `low` are published; the one at `high` is not.
-        let (mut low, mut high) = (known, laps.capacity());
+        let laps_done = |index| {
+            let word = self.word(laps.at(0, index));
+            // Of this slot, and nothing else?
+            let at = laps.checked(word & !FREE).filter(|at| laps.index(*at) == index);
+            at.map(|_| laps.lap(laps.at(done(laps, word), 0))).ok_or_else(|| self.bad_word(index))
+        };
+        let mut edge = Position(0);
+        // Whether the edge came past the first slot meanwhile.
+        for _ in 0..4 {
+            let first = laps_done(0)?;
+            let index = self.first_not(|index| Ok(index == 0 || laps_done(index)? == first))?;
+            edge = laps.forward(laps.at(first.wrapping_sub(1), 0), index);
+            if laps_done(0)? == first {
+                break;
+            }
+        }
+        Ok(edge)
+    }
+
+    /// The first index for which this is not so, if it is so for all before it
+    /// and for none after it; or the capacity. By doubling steps, then by
+    /// halving them: O(log capacity) probes.
+    fn first_not(&self, mut so: impl FnMut(usize) -> Result<bool, Error>) -> Result<usize, Error> {
+        let capacity = self.geometry.capacity();
+        // So before `low`, not so at `high`.
+        let (mut low, mut high) = (0, capacity);
         let mut step = 1;
         while low < high {
             let probe = low + (step - 1).min((high - low) / 2);
-            if published(laps.forward(head, probe))? {
+            if so(probe)? {
                 low = probe + 1;
-                step = (step * 2).min(laps.capacity());
+                step = (step * 2).min(capacity);
             } else {
                 high = probe;
             }
@@ -424,31 +352,71 @@ impl<'a> Ring<'a> {
         Ok(low)
     }
 
-    /// As `published_from`, for those who only count: words that a moving ring
-    /// (or a hostile peer) has put elsewhere are taken for what they look like.
-    fn count_from(&self, head: Position, known: usize) -> usize {
-        let laps = self.geometry.laps;
-        let passed = |at: Position| {
-            let word = Position(self.slot(at).word.load(Ordering::Relaxed));
-            Ok(laps.laps_between(laps.lap(word), laps.lap(at)) >= 0)
-        };
-        self.published_from(head, known, passed).unwrap_or(known)
+    /// How many messages there are from `head` on: a moment's truth.
+    fn count_from(&self, head: Position) -> usize {
+        let tail = self.edge(published).unwrap_or(head);
+        let count = self.geometry.laps.slots_between(tail, head);
+        count.clamp(0, self.geometry.capacity() as i64) as usize
     }
+}
+
+/// How many laps of a slot with this word are released: what the producer does
+/// makes no difference to it.
+fn released(laps: Laps, word: u64) -> u64 {
+    laps.lap(Position(word & !FREE))
+}
+
+/// How many are published: what the consumer does makes no difference to it.
+fn published(laps: Laps, word: u64) -> u64 {
+    released(laps, word).wrapping_add(u64::from(word & FREE == 0))
+}
+
+/// The word of a slot that is free for this position.
+#[inline(always)]
+fn free_word(at: Position) -> u64 {
+    at.0 | FREE
+}
+
+/// The word of a slot that holds this position's message.
+#[inline(always)]
+fn full_word(at: Position) -> u64 {
+    at.0
 }
 
 /// The sending end.
 #[derive(Debug)]
 pub struct Producer<'a> {
     ring: Ring<'a>,
-    /// The next slot to publish.
-    tail: Cursor,
-    /// The slots from `tail` up to here are known to be released: none when they
-    /// are the same. May lag the truth; never leads it.
-    limit: Position,
+    /// The next position to publish: all that there is to store for a message,
+    /// beside the slot.
+    tail: Position,
 }
 
-// SAFETY: an end is a view with private positions; any thread may hold it.
+// SAFETY: an end is a view with a private position; any thread may hold it.
 unsafe impl Send for Producer<'_> {}
+
+/// A slot to be filled: commit it, or drop it to abandon it.
+#[derive(Debug)]
+#[must_use = "a slot that is not committed is not sent"]
+pub struct Claim<'p, 'a> {
+    producer: &'p mut Producer<'a>,
+    payload: NonNull<u8>,
+}
+
+impl Claim<'_, '_> {
+    /// Where the payload goes: exclusively the holder's, with the geometry's
+    /// size and alignment.
+    #[inline]
+    pub fn payload(&self) -> NonNull<u8> {
+        self.payload
+    }
+
+    /// Publishes the slot. Wake the consumer afterwards.
+    #[inline]
+    pub fn commit(self) {
+        self.producer.publish();
+    }
+}
 
 impl<'a> Producer<'a> {
     /// The ring.
@@ -456,140 +424,69 @@ impl<'a> Producer<'a> {
         &self.ring
     }
 
-    /// Where the next payload goes, or `None` when the ring is full. The same
-    /// slot is given until it is committed; not to commit is to abandon it.
+    /// The slot for the next message, or `None` when the ring is full.
     ///
     /// # Errors
     ///
-    /// `Corrupt` when `head` is where no correct consumer puts it.
+    /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
-    pub fn try_claim(&mut self) -> Result<Option<NonNull<u8>>, Error> {
-        if self.tail.at == self.limit {
-            self.refresh()?;
+    pub fn try_claim(&mut self) -> Result<Option<Claim<'_, 'a>>, Error> {
+        match self.at_hand() {
+            Some(payload) => Ok(Some(Claim { producer: self, payload })),
+            None => self.judge().map(|()| None),
         }
-        Ok(self.at_hand())
     }
 
-    /// What `try_claim` would give without a look at the consumer's line.
+    /// Where the next payload goes, or `None` when that takes another look. Go on
+    /// from there by `publish`.
     #[inline(always)]
     pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
-        if self.tail.at == self.limit {
+        let slot = self.ring.slot(self.tail);
+        // Edge F: Acquire pairs with the Release in `pass`.
+        if slot.word.load(Ordering::Acquire) != free_word(self.tail) {
             return None;
         }
-        self.ring.slot_at(self.tail).witness.write();
-        Some(self.ring.payload_at(self.tail))
+        slot.witness.write();
+        Some(self.ring.payload_of(slot))
     }
 
-    /// How many slots can be written now, up to `max`. Looks at the consumer's
-    /// line only when fewer than that are known to be free.
-    ///
-    /// # Errors
-    ///
-    /// As [`Producer::try_claim`].
-    #[inline]
-    pub fn room(&mut self, max: usize) -> Result<usize, Error> {
-        if self.free() < max && self.free() < self.ring.geometry.capacity() {
-            self.refresh()?;
-        }
-        Ok(self.free().min(max))
-    }
-
-    /// Slots that are known to be released.
-    fn free(&self) -> usize {
-        self.ring.geometry.laps.slots_between(self.limit, self.tail.at) as usize
-    }
-
-    /// Slots ever published, from an arbitrary start.
-    pub(crate) fn count(&self) -> u64 {
-        self.ring.geometry.laps.count(self.tail.at)
-    }
-
-    /// Where the payload of the `nth` slot from here goes: of exactly the
-    /// geometry's size and alignment, and the holder's alone until committed.
-    ///
-    /// # Panics
-    ///
-    /// Panics unless [`Producer::room`] has said more than `nth`.
-    #[inline]
-    pub fn payload(&self, nth: usize) -> NonNull<u8> {
-        assert!(nth < self.free(), "no such slot was claimed");
-        let at = self.ring.forward(self.tail, nth);
-        self.ring.slot_at(at).witness.write();
-        self.ring.payload_at(at)
-    }
-
-    /// Publishes the slot that was claimed. Wake the consumer afterwards.
-    ///
-    /// # Panics
-    ///
-    /// Panics when none was.
-    #[inline(always)]
-    pub fn commit(&mut self) {
-        assert!(self.tail.at != self.limit, "no slot was claimed");
-        self.publish();
-    }
-
-    /// Publishes the first `n` slots, in order; killed inside, some of the
-    /// first of them. Wake the consumer afterwards.
-    ///
-    /// # Panics
-    ///
-    /// Panics unless [`Producer::room`] has said `n` or more.
-    #[inline]
-    pub fn commit_many(&mut self, n: usize) {
-        assert!(n <= self.free(), "fewer slots were claimed");
-        for _ in 0..n {
-            self.publish();
+    /// There was no slot at hand: is that, or what is there now, legal?
+    pub(crate) fn judge(&self) -> Result<(), Error> {
+        let (word, last) = (self.ring.word(self.tail), self.ring.last_turn(self.tail));
+        let legal = word == full_word(last) || word == free_word(self.tail);
+        if legal {
+            Ok(())
+        } else {
+            Err(self.ring.bad_word(self.ring.geometry.laps.index(self.tail)))
         }
     }
 
-    /// Publishes the first `n` slots one by one, each as soon as `fill` has
-    /// written its payload. Wake the consumer afterwards.
-    ///
-    /// # Panics
-    ///
-    /// As [`Producer::commit_many`].
+    /// Publishes the slot that `at_hand` gave.
     #[inline(always)]
-    pub(crate) fn publish_each(&mut self, n: usize, mut fill: impl FnMut(usize, NonNull<u8>)) {
-        assert!(n <= self.free(), "fewer slots were claimed");
-        for nth in 0..n {
-            self.ring.slot_at(self.tail).witness.write();
-            fill(nth, self.ring.payload_at(self.tail));
-            self.publish();
-        }
-    }
-
-    /// Publishes one slot of the free ones.
-    #[inline(always)]
-    fn publish(&mut self) {
-        // Edge P: Release pairs with the Acquire in `is_published`. On every
-        // store, so that what is published is always a prefix.
-        self.ring.slot_at(self.tail).word.store(self.tail.at.0, Ordering::Release);
+    pub(crate) fn publish(&mut self) {
+        let at = self.tail;
+        // Edge P: Release pairs with the Acquire in `Consumer::at_hand`.
+        self.ring.slot(at).word.store(full_word(at), Ordering::Release);
         point("spsc.published");
-        self.tail = self.ring.after(self.tail);
+        self.tail = self.ring.geometry.laps.next(at);
     }
 
     /// Whether [`Producer::try_claim`] would find a slot (or an error): one
     /// load, for loops that wait.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        // Full, `head` is a whole turn behind `tail`.
-        self.tail.at != self.limit
-            || self.ring.header().head.load(Ordering::Relaxed) != self.ring.empty_word(self.tail.at)
+        self.ring.word(self.tail) != full_word(self.ring.last_turn(self.tail))
     }
 
-    /// Looks at the consumer's line: how much is free now?
-    #[cold]
-    fn refresh(&mut self) -> Result<(), Error> {
-        let laps = self.ring.geometry.laps;
-        let head = self.ring.load_head()?;
-        let used = laps.slots_between(self.tail.at, head);
-        // Ahead of the tail, more than a turn behind it, or behind itself: no
-        // consumer does that.
-        let free = usize::try_from(used).ok().and_then(|used| laps.capacity().checked_sub(used));
-        free.filter(|&free| free >= self.free()).ok_or_else(bad_head)?;
-        self.limit = laps.forward(head, laps.capacity());
-        Ok(())
+    /// Whether so many slots are free.
+    pub(crate) fn has_room(&self, n: usize) -> bool {
+        let at = self.ring.geometry.laps.forward(self.tail, n - 1);
+        self.ring.word(at) == free_word(at)
+    }
+
+    /// Slots ever published, from an arbitrary start.
+    pub(crate) fn count(&self) -> u64 {
+        self.ring.geometry.laps.count(self.tail)
     }
 }
 
@@ -597,15 +494,34 @@ impl<'a> Producer<'a> {
 #[derive(Debug)]
 pub struct Consumer<'a> {
     ring: Ring<'a>,
-    /// First slot not released. The truth: the shared word is its copy.
-    head: Cursor,
-    /// Slots from `head` on that are known to be published. May lag the truth;
-    /// never leads it.
-    seen: usize,
+    /// The first position not released: all that there is to store for a
+    /// message, beside the slot.
+    head: Position,
 }
 
 // SAFETY: as `Producer`.
 unsafe impl Send for Consumer<'_> {}
+
+/// A message where it lies: release it, or drop it to see it again.
+#[derive(Debug)]
+pub struct Message<'c, 'a> {
+    consumer: &'c mut Consumer<'a>,
+    payload: NonNull<u8>,
+}
+
+impl Message<'_, '_> {
+    /// Where the payload is: nobody writes there until the release.
+    #[inline]
+    pub fn payload(&self) -> NonNull<u8> {
+        self.payload
+    }
+
+    /// Gives the slot back. Wake the producer afterwards.
+    #[inline]
+    pub fn release(self) {
+        self.consumer.pass();
+    }
+}
 
 impl<'a> Consumer<'a> {
     /// The ring.
@@ -613,152 +529,75 @@ impl<'a> Consumer<'a> {
         &self.ring
     }
 
-    /// The next message, or `None` when there is none. The same one is given
-    /// until it is released.
+    /// The next message, or `None` when there is none.
     ///
     /// # Errors
     ///
-    /// `Corrupt` when the slot's word is one that no correct producer writes.
+    /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
-    pub fn peek(&mut self) -> Result<Option<NonNull<u8>>, Error> {
-        if self.available(1)? == 0 { Ok(None) } else { Ok(self.at_hand()) }
+    pub fn peek(&mut self) -> Result<Option<Message<'_, 'a>>, Error> {
+        match self.at_hand() {
+            Some(payload) => Ok(Some(Message { consumer: self, payload })),
+            None => self.judge().map(|()| None),
+        }
     }
 
-    /// What `peek` would give, or `None` when that takes a closer look. Go on
+    /// Where the next payload is, or `None` when that takes another look. Go on
     /// from there by `pass`.
     #[inline(always)]
     pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
-        if self.seen == 0 && !self.is_published(self.head) {
+        let slot = self.ring.slot(self.head);
+        // Edge P: Acquire pairs with the Release in `publish`.
+        if slot.word.load(Ordering::Acquire) != full_word(self.head) {
             return None;
         }
-        self.ring.slot_at(self.head).witness.read();
-        Some(self.ring.payload_at(self.head))
+        slot.witness.read();
+        Some(self.ring.payload_of(slot))
     }
 
-    #[inline(always)]
-    fn is_published(&self, slot: Cursor) -> bool {
-        // Edge P: Acquire pairs with the Release in `publish`.
-        self.ring.slot_at(slot).word.load(Ordering::Acquire) == slot.at.0
-    }
-
-    /// How many messages can be read now, up to `max`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Consumer::peek`].
-    #[inline]
-    pub fn available(&mut self, max: usize) -> Result<usize, Error> {
-        let max = max.min(self.ring.geometry.capacity());
-        if self.seen < max {
-            let mut next = self.ring.forward(self.head, self.seen);
-            while self.seen < max && self.is_published(next) {
-                self.seen += 1;
-                next = self.ring.after(next);
-            }
-            // What is whole comes first.
-            if self.seen == 0 {
-                self.judge_head()?;
-            }
-        }
-        Ok(self.seen.min(max))
-    }
-
-    /// There is no message at `head`: is that what the word says?
-    fn judge_head(&mut self) -> Result<(), Error> {
-        // Edge P: as in `is_published`, for a message that has just come.
-        let word = self.ring.slot_at(self.head).word.load(Ordering::Acquire);
-        self.seen = usize::from(self.ring.judge(self.head.at, word)?);
-        Ok(())
-    }
-
-    /// Where the payload of the `nth` message from here is: nobody writes there
-    /// until it is released.
-    ///
-    /// # Panics
-    ///
-    /// Panics unless [`Consumer::available`] has said more than `nth`.
-    #[inline]
-    pub fn payload(&self, nth: usize) -> NonNull<u8> {
-        assert!(nth < self.seen, "no such message was seen");
-        let at = self.ring.forward(self.head, nth);
-        self.ring.slot_at(at).witness.read();
-        self.ring.payload_at(at)
-    }
-
-    /// Lends the payloads of the first `n` messages to `read`, in order.
-    ///
-    /// # Panics
-    ///
-    /// Panics unless [`Consumer::available`] has said `n` or more.
-    #[inline(always)]
-    pub(crate) fn read_each(&self, n: usize, mut read: impl FnMut(usize, NonNull<u8>)) {
-        assert!(n <= self.seen, "fewer messages were seen");
-        let mut next = self.head;
-        for nth in 0..n {
-            self.ring.slot_at(next).witness.read();
-            read(nth, self.ring.payload_at(next));
-            next = self.ring.after(next);
+    /// There was no message at hand: is that, or what is there now, legal?
+    pub(crate) fn judge(&self) -> Result<(), Error> {
+        let word = self.ring.word(self.head);
+        let legal = word == free_word(self.head) || word == full_word(self.head);
+        if legal {
+            Ok(())
+        } else {
+            Err(self.ring.bad_word(self.ring.geometry.laps.index(self.head)))
         }
     }
 
-    /// Gives the slot of the message back. Wake the producer afterwards.
-    ///
-    /// # Panics
-    ///
-    /// Panics when no message was seen.
-    #[inline(always)]
-    pub fn release(&mut self) {
-        assert!(self.seen > 0, "no message was seen");
-        self.pass();
-    }
-
-    /// As `release`, of a message that `at_hand` gave.
+    /// Gives back the slot of the message that `at_hand` gave.
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
-        if self.seen > 0 {
-            self.seen -= 1;
-        }
-        self.go_to(self.ring.after(self.head));
-    }
-
-    /// Gives the slots of the next `n` messages back, all at once. Wake the
-    /// producer afterwards.
-    ///
-    /// # Panics
-    ///
-    /// Panics unless [`Consumer::available`] has said `n` or more.
-    #[inline]
-    pub fn release_many(&mut self, n: usize) {
-        assert!(n <= self.seen, "fewer messages were seen");
-        self.seen -= n;
-        self.go_to(self.ring.forward(self.head, n));
-    }
-
-    #[inline(always)]
-    fn go_to(&mut self, head: Cursor) {
-        self.head = head;
-        // Edge F: Release pairs with the Acquire in `load_head`.
-        self.ring.header().head.store(head.at.0, Ordering::Release);
+        let at = self.head;
+        // Edge F: Release pairs with the Acquire in `Producer::at_hand`.
+        let free = free_word(self.ring.next_turn(at));
+        self.ring.slot(at).word.store(free, Ordering::Release);
         point("spsc.released");
+        self.head = self.ring.geometry.laps.next(at);
     }
 
     /// Whether [`Consumer::peek`] would find a message (or an error): one load,
     /// for loops that wait.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.seen > 0
-            || self.ring.slot_at(self.head).word.load(Ordering::Relaxed)
-                != self.ring.empty_word(self.head.at)
+        self.ring.word(self.head) != free_word(self.head)
+    }
+
+    /// Whether so many messages are there.
+    pub(crate) fn has_stock(&self, n: usize) -> bool {
+        let at = self.ring.geometry.laps.forward(self.head, n - 1);
+        self.ring.word(at) == full_word(at)
     }
 
     /// Slots ever released, from an arbitrary start.
     pub(crate) fn count(&self) -> u64 {
-        self.ring.geometry.laps.count(self.head.at)
+        self.ring.geometry.laps.count(self.head)
     }
 
     /// Messages published and not released.
     pub fn len(&self) -> usize {
-        self.ring.count_from(self.head.at, self.seen)
+        self.ring.count_from(self.head)
     }
 
     /// Whether there is none.

@@ -30,21 +30,23 @@ fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
 fn send(tx: &mut Producer<'_>, value: u64) {
     loop {
         // As the pipe does: the usual case first.
-        if let Some(p) = tx.at_hand().or_else(|| tx.try_claim().unwrap()) {
+        if let Some(p) = tx.at_hand() {
             // SAFETY: the claimed payload is a u64.
             unsafe { p.cast().write(value) };
-            return tx.commit();
+            return tx.publish();
         }
+        tx.judge().unwrap();
         thread::yield_now();
     }
 }
 
 fn peek(rx: &mut Consumer<'_>) -> u64 {
     loop {
-        if let Some(p) = rx.at_hand().or_else(|| rx.peek().unwrap()) {
+        if let Some(p) = rx.at_hand() {
             // SAFETY: a published payload is a u64.
             return unsafe { p.cast().read() };
         }
+        rx.judge().unwrap();
         thread::yield_now();
     }
 }
@@ -93,41 +95,6 @@ fn producer_never_overwrites_an_unreleased_slot() {
 }
 
 #[test]
-fn a_batch_arrives_in_order_and_is_freed_at_once() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
-        let heap = ring(2);
-        let other = heap.clone();
-        let t = thread::spawn(move || {
-            let mut tx = producer(&other, 2);
-            assert_eq!(tx.room(2).unwrap(), 2);
-            for nth in 0..2 {
-                // SAFETY: a free payload is a u64 of ours.
-                unsafe { tx.payload(nth).cast().write(nth as u64) };
-            }
-            tx.commit_many(2);
-            send(&mut tx, 2);
-        });
-        let mut rx = consumer(&heap, 2);
-        let mut next = 0;
-        while next < 3 {
-            let n = rx.available(2).unwrap();
-            for nth in 0..n {
-                // SAFETY: a published payload is a u64.
-                assert_eq!(unsafe { rx.payload(nth).cast::<u64>().read() }, next);
-                next += 1;
-            }
-            rx.release_many(n);
-            if n == 0 {
-                thread::yield_now();
-            }
-        }
-        t.join().unwrap();
-    });
-}
-
-#[test]
 fn a_successor_producer_starts_at_the_published_tail() {
     loom::model(|| {
         let heap = ring(2);
@@ -136,9 +103,9 @@ fn a_successor_producer_starts_at_the_published_tail() {
             let mut tx = producer(&other, 2);
             send(&mut tx, 1);
             // Dies here: written, not committed.
-            if let Some(p) = tx.try_claim().unwrap() {
+            if let Some(slot) = tx.try_claim().unwrap() {
                 // SAFETY: the claimed payload is a u64.
-                unsafe { p.cast().write(99u64) };
+                unsafe { slot.payload().cast().write(99u64) };
             }
             let mut tx = producer(&other, 2);
             send(&mut tx, 2);
@@ -151,7 +118,7 @@ fn a_successor_producer_starts_at_the_published_tail() {
 }
 
 #[test]
-fn a_producer_killed_inside_a_batch_leaves_a_prefix() {
+fn a_producer_killed_after_its_commit_leaves_what_it_sent() {
     for nth in 1..=2 {
         loom::model(move || {
             let heap = ring(2);
@@ -159,12 +126,7 @@ fn a_producer_killed_inside_a_batch_leaves_a_prefix() {
             let t = thread::spawn(move || {
                 let dead = die_at("spsc.published", nth, || {
                     let mut tx = producer(&other, 2);
-                    assert_eq!(tx.room(2).unwrap(), 2);
-                    for nth in 0..2 {
-                        // SAFETY: a free payload is a u64 of ours.
-                        unsafe { tx.payload(nth).cast().write(nth as u64 + 1) };
-                    }
-                    tx.commit_many(2);
+                    (1..=2).for_each(|value| send(&mut tx, value));
                 });
                 assert!(dead.is_none());
                 send(&mut producer(&other, 2), 3);
@@ -217,8 +179,6 @@ fn positions_wrap_between_two_threads() {
     }
 }
 
-/// The freed slot is found by the successor's first look at `head`, not by
-/// a later one.
 #[test]
 fn a_successor_producer_waits_for_the_reader() {
     loom::model(|| {
@@ -228,6 +188,41 @@ fn a_successor_producer_waits_for_the_reader() {
         let t = thread::spawn(move || send(&mut producer(&other, 1), 2));
         let mut rx = consumer(&heap, 1);
         assert_eq!((receive(&mut rx), receive(&mut rx)), (1, 2));
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_successor_producer_finds_its_tail_while_the_consumer_goes_on() {
+    loom::model(|| {
+        let heap = ring(3);
+        let mut tx = producer(&heap, 3);
+        (1..=2).for_each(|value| send(&mut tx, value));
+        let expected = tx.tail;
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut rx = consumer(&other, 3);
+            (1..=2).for_each(|value| assert_eq!(receive(&mut rx), value));
+        });
+        assert_eq!(producer(&heap, 3).tail, expected);
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_successor_consumer_finds_its_head_while_the_producer_goes_on() {
+    loom::model(|| {
+        let heap = ring(3);
+        send(&mut producer(&heap, 3), 1);
+        let mut rx = consumer(&heap, 3);
+        receive(&mut rx);
+        let expected = rx.head;
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 3);
+            (2..=4).for_each(|value| send(&mut tx, value));
+        });
+        assert_eq!(consumer(&heap, 3).head, expected);
         t.join().unwrap();
     });
 }

@@ -21,15 +21,16 @@ fn get(p: NonNull<u8>) -> u64 {
 }
 
 fn send(producer: &mut Producer<'_>, value: u64) -> bool {
-    let Some(p) = producer.try_claim().unwrap() else { return false };
-    put(p, value);
-    producer.commit();
+    let Some(slot) = producer.try_claim().unwrap() else { return false };
+    put(slot.payload(), value);
+    slot.commit();
     true
 }
 
 fn receive(consumer: &mut Consumer<'_>) -> Option<u64> {
-    let value = get(consumer.peek().unwrap()?);
-    consumer.release();
+    let message = consumer.peek().unwrap()?;
+    let value = get(message.payload());
+    message.release();
     Some(value)
 }
 
@@ -82,10 +83,7 @@ fn the_capacity_is_exact() {
                 assert!(tx.is_ready() && send(&mut tx, lap * 1000 + i));
             }
             assert!(!tx.is_ready() && !send(&mut tx, 0));
-            assert_eq!(
-                (rx.len(), ring.len(), capacity - tx.room(capacity).unwrap()),
-                (capacity, capacity, capacity)
-            );
+            assert_eq!((rx.len(), ring.len()), (capacity, capacity));
             for i in 0..capacity as u64 {
                 assert!(rx.is_ready());
                 assert_eq!(receive(&mut rx), Some(lap * 1000 + i));
@@ -105,47 +103,51 @@ fn payloads_of_any_layout() {
         // SAFETY: as above.
         let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
         for i in 0..17u8 {
-            let p = tx.try_claim().unwrap().unwrap();
+            let slot = tx.try_claim().unwrap().unwrap();
             // SAFETY: the claimed payload has this many bytes.
-            unsafe { p.write_bytes(i, payload.size()) };
-            tx.commit();
-            let p = rx.peek().unwrap().unwrap();
+            unsafe { slot.payload().write_bytes(i, payload.size()) };
+            slot.commit();
+            let message = rx.peek().unwrap().unwrap();
+            let start = message.payload().as_ptr();
             // SAFETY: as above, for reading.
-            let seen = unsafe { std::slice::from_raw_parts(p.as_ptr(), payload.size()) };
+            let seen = unsafe { std::slice::from_raw_parts(start, payload.size()) };
             assert!(seen.iter().all(|&b| b == i));
-            rx.release();
+            message.release();
         }
     }
 }
 
 #[test]
-fn a_successor_finds_its_tail_at_every_fill() {
+fn successors_find_their_places_at_every_fill() {
     for capacity in 1..20usize {
         for start in [0, 5, u64::from(u32::MAX), (1 << 49) * capacity as u64 - 3] {
-            for fill in 0..=capacity {
-                let g = geometry(capacity);
-                let heap = Heap::zeroed(g.len());
-                // SAFETY: the block is this test's own; one end of each kind
-                // at a time.
-                let ring = unsafe { Ring::init(heap.region(), g, start) };
-                // SAFETY: as above.
-                let mut tx = unsafe { ring.producer().unwrap() };
-                for i in 0..fill {
-                    assert!(send(&mut tx, i as u64));
+            for passed in 0..=capacity {
+                for fill in 0..=capacity {
+                    let g = geometry(capacity);
+                    let heap = Heap::zeroed(g.len());
+                    // SAFETY: the block is this test's own; one end of each kind
+                    // at a time.
+                    let ring = unsafe { Ring::init(heap.region(), g, start) };
+                    // SAFETY: as above.
+                    let mut tx = unsafe { ring.producer().unwrap() };
+                    // SAFETY: as above.
+                    let mut rx = unsafe { ring.consumer().unwrap() };
+                    for i in 0..passed as u64 {
+                        assert!(send(&mut tx, i));
+                        assert_eq!(receive(&mut rx), Some(i));
+                    }
+                    for i in 0..fill as u64 {
+                        assert!(send(&mut tx, i));
+                    }
+                    // SAFETY: the first ends are not used again.
+                    let successors =
+                        unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+                    assert_eq!((successors.0.tail, successors.1.head), (tx.tail, rx.head));
+                    assert_eq!((ring.len(), rx.len()), (fill, fill));
                 }
-                // SAFETY: the first producer is not used again.
-                let successor = unsafe { ring.producer().unwrap() };
-                assert_eq!(
-                    (tail_of(&successor), successor.free()),
-                    (tail_of(&tx), capacity - fill)
-                );
             }
         }
     }
-}
-
-fn tail_of(producer: &Producer<'_>) -> Position {
-    producer.tail.at
 }
 
 #[test]
@@ -154,15 +156,40 @@ fn the_search_is_logarithmic() {
     let heap = Heap::zeroed(g.len());
     // SAFETY: the block is this test's own.
     let ring = unsafe { Ring::init(heap.region(), g, 12_345) };
-    for fill in [0usize, 1, 2, 3, 50_000, 65_535, 65_536, 99_998, 99_999, 100_000] {
-        let (mut probes, head) = (0, g.laps.at_count(12_345));
-        let found = ring.published_from(head, 0, |at| {
+    for first in [0usize, 1, 2, 3, 50_000, 65_535, 65_536, 99_998, 99_999, 100_000] {
+        let mut probes = 0;
+        let found = ring.first_not(|index| {
             probes += 1;
-            Ok(g.laps.slots_between(at, head) < fill as i64)
+            Ok(index < first)
         });
-        assert_eq!(found.unwrap(), fill);
-        assert!(probes <= 2 * 17 + 1, "{probes} probes for {fill}");
+        assert_eq!(found.unwrap(), first);
+        assert!(probes <= 2 * 17 + 1, "{probes} probes for {first}");
     }
+}
+
+#[test]
+fn onlookers_see_a_count_while_the_ring_goes_round() {
+    let g = geometry(50);
+    let heap = Heap::zeroed(g.len());
+    // SAFETY: the block is this test's own; one end of each kind.
+    let ring = unsafe { Ring::init(heap.region(), g, 7) };
+    // SAFETY: as above.
+    let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+    (0..20).for_each(|i| assert!(send(&mut tx, i)));
+    std::thread::scope(|s| {
+        // Between 20 and 21 messages at any time.
+        let mover = s.spawn(move || {
+            for i in 20..20_000 {
+                assert!(send(&mut tx, i));
+                assert_eq!(receive(&mut rx), Some(i - 20));
+            }
+        });
+        while !mover.is_finished() {
+            assert!(ring.len() <= 50);
+        }
+        mover.join().unwrap();
+    });
+    assert_eq!(ring.len(), 20);
 }
 
 #[test]
@@ -174,7 +201,7 @@ fn what_a_dead_producer_did_not_commit_never_was() {
     // SAFETY: as above.
     let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
     assert!(send(&mut tx, 1));
-    put(tx.try_claim().unwrap().unwrap(), 2);
+    put(tx.try_claim().unwrap().unwrap().payload(), 2);
     // SAFETY: the first producer is not used again.
     let mut tx = unsafe { ring.producer().unwrap() };
     assert!(send(&mut tx, 3));
@@ -183,40 +210,35 @@ fn what_a_dead_producer_did_not_commit_never_was() {
 }
 
 #[test]
-fn a_hostile_head_is_an_error() {
+fn a_hostile_word_is_an_error_to_who_meets_it() {
     let g = geometry(5);
     let heap = Heap::zeroed(g.len());
     // SAFETY: the block is this test's own; one end of each kind at a time.
     let ring = unsafe { Ring::init(heap.region(), g, 12) };
     // SAFETY: as above.
-    let mut tx = unsafe { ring.producer().unwrap() };
-    for i in 0..5 {
-        assert!(send(&mut tx, i));
+    let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+    let (at, laps) = (tx.tail, g.laps);
+    let word = &ring.slot(at).word;
+    let truth = word.load(Ordering::Relaxed);
+    let (last, next) = (ring.last_turn(at), ring.next_turn(at));
+    // Of another slot, of another lap, of no slot, of no lap.
+    let other = laps.next(at);
+    let hostile = [other.0, other.0 | FREE, next.0, next.0 | FREE, last.0 | FREE, 5, 7 | FREE];
+    for bad in hostile.into_iter().chain([u64::MAX, u64::MAX >> 1, truth ^ 1 << 60]) {
+        word.store(bad, Ordering::Relaxed);
+        assert!(matches!(tx.try_claim(), Err(Error::Corrupt { at: 2, .. })), "{bad:x}");
+        assert!(matches!(rx.peek(), Err(Error::Corrupt { at: 2, .. })), "{bad:x}");
+        // The waiting looks let the caller find out.
+        assert!(tx.is_ready() && rx.is_ready());
+        assert!(ring.len() <= 5 && rx.len() <= 5);
     }
-    let truth = ring.header().head.load(Ordering::Relaxed);
-    let laps = g.laps;
-    let head = Position(truth);
-    let tail = laps.forward(head, 5);
-    let ahead = laps.next(tail).0;
-    let behind = laps.at(laps.lap(head).wrapping_sub(1), laps.index(head)).0;
-    for bad in [5, 6, 7, u64::MAX, ahead, behind, laps.at(laps.lap(tail) + 9, 1).0] {
-        ring.header().head.store(bad, Ordering::Relaxed);
-        assert!(matches!(tx.try_claim(), Err(Error::Corrupt { .. })), "{bad:x}");
-        // The waiting look lets the caller find out.
-        assert!(tx.is_ready());
-        // SAFETY: neither is used beside another.
-        let (tx, rx) = unsafe { (ring.producer(), ring.consumer()) };
-        assert!(tx.is_err(), "{bad:x}");
-        if let Ok(mut rx) = rx {
-            assert!(rx.peek().is_err(), "{bad:x}");
-        }
-        assert!(ring.len() <= 5);
-    }
-    // Two back from where it was already seen.
-    ring.header().head.store(laps.forward(head, 3).0, Ordering::Relaxed);
-    assert!(tx.try_claim().unwrap().is_some());
-    ring.header().head.store(laps.forward(head, 1).0, Ordering::Relaxed);
-    assert!(tx.room(5).is_err());
+    // Impossible for the one, a message to the other: and the other way round.
+    word.store(at.0, Ordering::Relaxed);
+    assert!(tx.try_claim().is_err() && rx.peek().unwrap().is_some());
+    word.store(last.0, Ordering::Relaxed);
+    assert!(tx.try_claim().unwrap().is_none() && rx.peek().is_err());
+    word.store(truth, Ordering::Relaxed);
+    assert!(tx.try_claim().unwrap().is_some() && rx.peek().unwrap().is_none());
 }
 
 #[test]
@@ -229,7 +251,6 @@ fn a_hostile_word_is_an_error_after_what_is_whole() {
     let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
     assert!(send(&mut tx, 1) && send(&mut tx, 2));
     ring.slot(Position(1)).word.store(77, Ordering::Relaxed);
-    assert_eq!(rx.available(4).unwrap(), 1);
     assert_eq!(receive(&mut rx), Some(1));
     assert!(rx.is_ready());
     assert!(matches!(rx.peek(), Err(Error::Corrupt { at: 1, .. })));
@@ -240,10 +261,8 @@ fn a_hostile_word_is_an_error_after_what_is_whole() {
 enum Step {
     Send,
     ClaimOnly,
-    SendMany(usize),
     Receive,
     PeekOnly,
-    ReceiveMany(usize),
     NewProducer,
     NewConsumer,
 }
@@ -253,10 +272,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             4 => Just(Step::Send),
             1 => Just(Step::ClaimOnly),
-            2 => (0usize..12).prop_map(Step::SendMany),
             4 => Just(Step::Receive),
             1 => Just(Step::PeekOnly),
-            2 => (0usize..12).prop_map(Step::ReceiveMany),
             1 => Just(Step::NewProducer),
             1 => Just(Step::NewConsumer),
         ],
@@ -292,31 +309,14 @@ proptest! {
                     next += 1;
                 }
                 Step::ClaimOnly => {
-                    if let Some(p) = tx.try_claim().unwrap() {
-                        put(p, u64::MAX);
+                    if let Some(slot) = tx.try_claim().unwrap() {
+                        put(slot.payload(), u64::MAX);
                     }
-                }
-                Step::SendMany(max) => {
-                    let n = tx.room(max).unwrap();
-                    prop_assert_eq!(n, max.min(capacity - oracle.len()));
-                    for nth in 0..n {
-                        put(tx.payload(nth), next);
-                        oracle.push_back(next);
-                        next += 1;
-                    }
-                    tx.commit_many(n);
                 }
                 Step::Receive => prop_assert_eq!(receive(&mut rx), oracle.pop_front()),
                 Step::PeekOnly => {
-                    prop_assert_eq!(rx.peek().unwrap().map(get), oracle.front().copied());
-                }
-                Step::ReceiveMany(max) => {
-                    let n = rx.available(max).unwrap();
-                    prop_assert_eq!(n, max.min(oracle.len()));
-                    for nth in 0..n {
-                        prop_assert_eq!(Some(get(rx.payload(nth))), oracle.pop_front());
-                    }
-                    rx.release_many(n);
+                    let seen = rx.peek().unwrap().map(|message| get(message.payload()));
+                    prop_assert_eq!(seen, oracle.front().copied());
                 }
                 // SAFETY: replaces the only producer.
                 Step::NewProducer => tx = unsafe { ring.producer().unwrap() },
@@ -325,7 +325,10 @@ proptest! {
             }
             prop_assert_eq!(ring.len(), oracle.len());
             prop_assert_eq!(rx.len(), oracle.len());
-            prop_assert_eq!(tx.room(99).unwrap(), capacity - oracle.len());
+            for n in 1..=capacity {
+                prop_assert_eq!(tx.has_room(n), oracle.len() + n <= capacity);
+                prop_assert_eq!(rx.has_stock(n), oracle.len() >= n);
+            }
         }
     }
 
@@ -343,23 +346,20 @@ proptest! {
         // SAFETY: as above.
         let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
         for (place, value, small) in scribbles {
-            let word = match place {
-                0 | 1 => &ring.header().head,
-                _ => &ring.slot(g.laps.at(0, place % capacity)).word,
-            };
+            let word = &ring.slot(g.laps.at(0, place % capacity)).word;
             let old = word.load(Ordering::Relaxed);
             let new = if small { old.wrapping_add(value % 5).wrapping_sub(2) } else { value };
             word.store(new, Ordering::Relaxed);
             for _ in 0..2 {
-                if let Ok(Some(p)) = tx.try_claim() {
-                    put(p, 1);
-                    tx.commit();
+                if let Ok(Some(slot)) = tx.try_claim() {
+                    put(slot.payload(), 1);
+                    slot.commit();
                 }
-                if let Ok(Some(p)) = rx.peek() {
-                    get(p);
-                    rx.release();
+                if let Ok(Some(message)) = rx.peek() {
+                    get(message.payload());
+                    message.release();
                 }
-                let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len(), tx.room(9));
+                let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len());
             }
             // SAFETY: replace the only ends.
             unsafe {

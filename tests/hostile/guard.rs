@@ -166,15 +166,19 @@ fn around_the_message_ring() {
         for _ in 0..60 {
             match random.below(7) {
                 0 | 1 => {
-                    if let Ok(room) = tx.room(1 + random.below(4) as usize) {
-                        (0..room).for_each(|nth| touch(region, tx.payload(nth), size));
-                        tx.commit_many(room);
+                    if let Ok(Some(slot)) = tx.try_claim() {
+                        touch(region, slot.payload(), size);
+                        if random.below(4) > 0 {
+                            slot.commit();
+                        }
                     }
                 }
                 2 | 3 => {
-                    if let Ok(count) = rx.available(1 + random.below(4) as usize) {
-                        (0..count).for_each(|nth| touch(region, rx.payload(nth), size));
-                        rx.release_many(count);
+                    if let Ok(Some(message)) = rx.peek() {
+                        touch(region, message.payload(), size);
+                        if random.below(4) > 0 {
+                            message.release();
+                        }
                     }
                 }
                 // SAFETY: replaces the only one.

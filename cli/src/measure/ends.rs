@@ -1,15 +1,11 @@
 //! The ends of slipring's ways.
 //!
-//! A message that is sent by value is kept between calls and only numbered
-//! anew: filling it is not what is measured. Received ones are checked for
-//! their number, through a `black_box`: who looks at two words of a message
-//! that was received by value would have only those copied.
+//! See [`Message`] for how messages are made and checked.
 
 use super::message::{Message, number_of_bytes, stamp_bytes};
 use super::transport::End;
 use crate::Result;
 use slipring::{Pipe, Pod, Queue, Receiver, RecvError, SendError, Sender};
-use std::hint::black_box;
 
 /// Messages in a batch.
 pub fn batch(bytes: usize) -> usize {
@@ -111,24 +107,24 @@ impl<M: Message> Typed<M> {
 impl<M: Message> End for Typed<M> {
     #[inline]
     fn send(&mut self, number: u64) -> Result<()> {
-        self.desk.message.stamp(number);
-        Ok(self.pipe.send(self.desk.message)?)
+        let message = M::numbered(&mut self.desk.message, number);
+        Ok(self.pipe.send(message)?)
     }
 
     #[inline]
     fn recv(&mut self) -> Result<u64> {
-        black_box(self.pipe.recv()?).number()
+        self.pipe.recv()?.into_number()
     }
 
     #[inline]
     fn try_send(&mut self, number: u64) -> Result<bool> {
-        self.desk.message.stamp(number);
-        sent(self.pipe.try_send(self.desk.message))
+        let message = M::numbered(&mut self.desk.message, number);
+        sent(self.pipe.try_send(message))
     }
 
     #[inline]
     fn try_recv(&mut self) -> Result<Option<u64>> {
-        received(self.pipe.try_recv())?.map(|message| black_box(message).number()).transpose()
+        received(self.pipe.try_recv())?.map(M::into_number).transpose()
     }
 
     #[inline]
@@ -262,24 +258,24 @@ impl<M: Message> Queues<M> {
 impl<M: Message> End for Queues<M> {
     #[inline]
     fn send(&mut self, number: u64) -> Result<()> {
-        self.desk.message.stamp(number);
-        Ok(self.out.send(self.desk.message)?)
+        let message = M::numbered(&mut self.desk.message, number);
+        Ok(self.out.send(message)?)
     }
 
     #[inline]
     fn recv(&mut self) -> Result<u64> {
-        black_box(self.back.recv()?).number()
+        self.back.recv()?.into_number()
     }
 
     #[inline]
     fn try_send(&mut self, number: u64) -> Result<bool> {
-        self.desk.message.stamp(number);
-        sent(self.out.try_send(self.desk.message))
+        let message = M::numbered(&mut self.desk.message, number);
+        sent(self.out.try_send(message))
     }
 
     #[inline]
     fn try_recv(&mut self) -> Result<Option<u64>> {
-        received(self.back.try_recv())?.map(|message| black_box(message).number()).transpose()
+        received(self.back.try_recv())?.map(M::into_number).transpose()
     }
 
     #[inline]

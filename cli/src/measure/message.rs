@@ -3,6 +3,7 @@
 use crate::Result;
 use slipring::Pod;
 use std::fmt::Debug;
+use std::hint::black_box;
 
 /// Sizes of messages, in bytes.
 pub const SIZES: [usize; 7] = [8, 48, 64, 256, 1024, 4096, 65536];
@@ -31,6 +32,14 @@ pub trait Message: Pod + Debug {
     /// Writes the number.
     fn stamp(&mut self, number: u64);
 
+    /// The message with this number, made out of `template`: a short one anew, as
+    /// who has its fields at hand does; of a long one only the number is written,
+    /// for to fill it is not what is measured.
+    fn numbered(template: &mut Self, number: u64) -> Self;
+
+    /// The number of a message that was received by value.
+    fn into_number(self) -> Result<u64>;
+
     /// The number, unless the message is torn.
     fn number(&self) -> Result<u64>;
 
@@ -52,6 +61,21 @@ where
     fn stamp(&mut self, number: u64) {
         let step = if N <= SHORT { 1 } else { N - 1 };
         self.iter_mut().step_by(step).for_each(|word| *word = number);
+    }
+
+    #[inline]
+    fn numbered(template: &mut Self, number: u64) -> Self {
+        if N <= SHORT {
+            return [number; N];
+        }
+        template.stamp(number);
+        *template
+    }
+
+    #[inline]
+    fn into_number(self) -> Result<u64> {
+        // Who looks at two words of a long one would have only those copied.
+        if N <= SHORT { self.number() } else { black_box(self).number() }
     }
 
     #[inline]
@@ -105,6 +129,8 @@ mod tests {
         let mut message = M::zeroed();
         message.stamp(7);
         assert_eq!((message.number()?, message.first()), (7, 7));
+        let other = M::numbered(&mut message, 9);
+        assert_eq!((other.number()?, other.into_number()?), (9, 9));
         message.touch(8);
         assert_eq!(message.first(), 8);
         // One word agrees with itself.
