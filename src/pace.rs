@@ -16,8 +16,8 @@
 //!   fruitless look in a row, are a stream whose consumer is on its producer's
 //!   heels. (Who polls for the answers of round trips finds nothing several
 //!   times for each; who waits for them tells of one look a wait, but see next.)
-//! - If the rest brought less than [`HEAP`] messages, more time a message than
-//!   being on the heels costs, it was a mistake, and the next one takes four
+//! - If the rest brought less than half of that, more time a message than being
+//!   on the heels costs, it was a mistake, and the next one takes four
 //!   times as many messages.
 //! - Messages that come in heaps by themselves, such as all requests of a window
 //!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
@@ -40,8 +40,9 @@ const BLIND: u32 = 8;
 /// The stock at which a rest ends, unless the ring is small.
 const STOCK: usize = 128;
 
-/// Messages that a rest must bring to be worth its time: 50 to 200 ns each.
-const HEAP: u32 = 16;
+/// What a rest of who can't see a stock must bring to be worth its time; the
+/// others' must bring half of the stock.
+const HEAP: usize = 16;
 
 /// Messages that make a stream.
 const STREAM: u32 = 64;
@@ -93,21 +94,21 @@ impl Pace {
         }
     }
 
-    /// A message was found at once.
+    /// So many messages were found at once.
     #[inline(always)]
-    pub(crate) fn hit(&self) {
-        self.burst.set(self.burst.get().wrapping_add(1));
+    pub(crate) fn hits(&self, n: usize) {
+        self.burst.set(self.burst.get().wrapping_add(n as u32));
     }
 
     /// Nothing was found. Rests if that is worth it, until there is `enough`;
     /// whether it did, so that it may be worth looking again.
     pub(crate) fn miss(&self, enough: impl FnMut(usize) -> bool) -> bool {
-        self.rest_after(self.burst.take(), LOOKS, enough)
+        self.rest_after(self.burst.take(), self.stock / 2, LOOKS, enough)
     }
 
     /// The same for those who can't tell how much there is.
     pub(crate) fn miss_blind(&self) -> bool {
-        self.rest_after(self.burst.take(), BLIND, |_| false)
+        self.rest_after(self.burst.take(), HEAP, BLIND, |_| false)
     }
 
     /// The same for those who count themselves: nothing was found, after `total`
@@ -116,11 +117,18 @@ impl Pace {
         // What an earlier end did says nothing.
         let before = self.total.replace(Some(total)).unwrap_or(total);
         let burst = total.wrapping_sub(before);
-        self.rest_after(u32::try_from(burst).unwrap_or(u32::MAX), LOOKS, enough)
+        let burst = u32::try_from(burst).unwrap_or(u32::MAX);
+        self.rest_after(burst, self.stock / 2, LOOKS, enough)
     }
 
-    fn rest_after(&self, burst: u32, looks: u32, mut enough: impl FnMut(usize) -> bool) -> bool {
-        let rest = self.judge(burst);
+    fn rest_after(
+        &self,
+        burst: u32,
+        heap: usize,
+        looks: u32,
+        mut enough: impl FnMut(usize) -> bool,
+    ) -> bool {
+        let rest = self.judge(burst, heap);
         for _ in 0..if rest { looks } else { 0 } {
             (0..STEPS).for_each(|_| sync::spin_loop());
             if enough(self.stock) {
@@ -130,10 +138,11 @@ impl Pace {
         rest
     }
 
-    /// Whether to rest now, after a burst of so many messages.
-    fn judge(&self, burst: u32) -> bool {
+    /// Whether to rest now, after a burst of so many messages, where `heap` of them
+    /// are worth a rest.
+    fn judge(&self, burst: u32, heap: usize) -> bool {
         let Some(wanted) = self.wanted.get() else { return false };
-        let heap = burst >= HEAP;
+        let heap = burst as usize >= heap;
         let next = match self.before.get() {
             // The second look in a row: the stream, if there was one, is over.
             _ if burst == 0 => Before::Nothing,
@@ -166,7 +175,9 @@ impl Pace {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
+    use super::{HEAP as LARGE, *};
+
+    const HEAP: u32 = LARGE as u32;
 
     /// Rests among `bursts`, each followed by `misses` fruitless looks. A rest
     /// is followed by a burst of `stock`.
@@ -176,7 +187,7 @@ mod tests {
             let found = if rested { stock } else { burst };
             rested = false;
             for look in 0..misses {
-                rested = pace.judge(if look == 0 { found } else { 0 });
+                rested = pace.judge(if look == 0 { found } else { 0 }, LARGE);
                 rests += u32::from(rested);
             }
         }
@@ -233,10 +244,10 @@ mod tests {
         assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM)), |_| true));
         let pace = Pace::new(LEAST);
         for _ in 1..STREAM {
-            pace.hit();
+            pace.hits(1);
             assert!(!pace.miss(|_| true));
         }
-        pace.hit();
+        pace.hits(1);
         assert!(pace.miss(|_| true));
     }
 
@@ -246,13 +257,13 @@ mod tests {
             let pace = Pace::new(capacity);
             pace.before.set(Before::Rest);
             let mut looks = 0;
-            let rested = pace.rest_after(HEAP, LOOKS, |wanted| {
+            let rested = pace.rest_after(HEAP, LARGE, LOOKS, |wanted| {
                 assert_eq!(wanted, stock);
                 looks += 1;
                 looks == 3
             });
             assert_eq!((rested, looks), (true, 3));
-            let rested = pace.rest_after(HEAP, LOOKS, |_| {
+            let rested = pace.rest_after(HEAP, LARGE, LOOKS, |_| {
                 looks += 1;
                 false
             });

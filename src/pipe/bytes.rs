@@ -106,7 +106,7 @@ impl PipeSender<[u8]> {
             return None;
         }
         let grant = self.producer.at_hand(len)?;
-        self.post.pace.hit();
+        self.post.pace.hits(1);
         Some(grant)
     }
 
@@ -524,7 +524,7 @@ impl PipeReceiver<[u8]> {
             return None;
         }
         let record = self.consumer.at_hand()?;
-        self.post.pace.hit();
+        self.post.pace.hits(1);
         if record.len() <= room { Some(record) } else { None }
     }
 
@@ -749,7 +749,7 @@ impl PipeReceiver<[u8]> {
     }
 
     /// Waits for a message, then appends copies of it and of what else is there
-    /// to `to`, up to `max` messages; returns how many.
+    /// to `to`, up to `max` messages or what the pipe holds; returns how many.
     ///
     /// # Errors
     ///
@@ -761,6 +761,8 @@ impl PipeReceiver<[u8]> {
         let first = self.recv()?;
         to.push(first);
         let mut count = 1;
+        // Not for ever, whatever comes meanwhile: no more than the pipe holds.
+        let max = max.min(self.consumer.consumer.ring().geometry().capacity() / PREFIX);
         // An error will be found again by the next call.
         while count < max
             && let Some(found) = match self.at_hand(usize::MAX) {

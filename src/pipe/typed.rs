@@ -40,6 +40,9 @@ unsafe fn attach(ring: Region<'static>, geometry: Geometry) -> Result<Ring<'stat
     }
 }
 
+/// Messages for which memory is asked at a time.
+const CHUNK: usize = 64;
+
 impl<T: Pod> PipeSender<T> {
     /// The place for the next message in the usual case, which is small enough
     /// for the caller's loop; `None` sends it the long way.
@@ -217,34 +220,17 @@ impl<T: Pod> PipeSender<T> {
     ///
     /// `Closed` or `Failed`, with the number of messages that were sent.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
-        for (sent, message) in messages.iter().enumerate() {
-            if let Some(place) = self.at_hand() {
-                self.put_quietly(place, *message);
-            } else if let Err(error) = self.put_elsewise(message) {
-                self.post.direction.readable.notify();
-                return Err(error.map(|()| sent));
-            }
+        let mut sent = 0;
+        while sent < messages.len() {
+            self.place_by(None).map_err(|error| error.map(|()| sent))?;
+            let rest = &messages[sent..];
+            sent += self.producer.publish_each(rest.len(), |nth, place| {
+                // SAFETY: as in `put`.
+                unsafe { place.cast::<T>().write(rest[nth]) };
+                point("pipe-many.written");
+            });
+            self.post.direction.readable.notify();
         }
-        self.post.direction.readable.notify();
-        Ok(())
-    }
-
-    /// Writes and publishes the message without waking anybody.
-    #[inline(always)]
-    fn put_quietly(&mut self, place: NonNull<u8>, message: T) {
-        // SAFETY: as in `put`.
-        unsafe { place.cast::<T>().write(message) };
-        point("pipe-many.written");
-        self.producer.publish();
-    }
-
-    /// The same for a message that found no room at the first look.
-    #[inline(never)]
-    fn put_elsewise(&mut self, message: &T) -> Result<(), SendError<()>> {
-        // Before anything that takes time.
-        self.post.direction.readable.notify();
-        let place = self.place_by(None)?;
-        self.put_quietly(place, *message);
         Ok(())
     }
 
@@ -498,7 +484,7 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     /// Waits for a message, then appends it and what else is there to `to`, up
-    /// to `max` messages, and gives their slots back at once; returns how many.
+    /// to `max` messages or what the pipe holds; returns how many.
     ///
     /// # Errors
     ///
@@ -509,23 +495,37 @@ impl<T: Pod> PipeReceiver<T> {
         }
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
+        self.look_by(None)?;
         let (mut count, mut rested) = (0, false);
-        while count < max {
-            let message = match self.at_hand() {
-                Some(message) => message,
-                None if count == 0 => self.look_by(None)?,
-                None if rested || !self.missed() => break,
-                None => {
-                    rested = true;
-                    continue;
+        loop {
+            let wanted = (max - count).min(CHUNK);
+            let passed = self.pass_many(to, wanted);
+            count += passed;
+            if count == max {
+                break;
+            }
+            if passed < wanted {
+                if rested || !self.missed() {
+                    break;
                 }
-            };
-            to.push(Self::copy(message));
-            self.consumer.pass();
-            count += 1;
+                rested = true;
+            }
         }
         self.post.direction.writable.notify();
         Ok(count)
+    }
+
+    /// Appends what is there, up to `max` messages; how many.
+    #[inline]
+    fn pass_many(&mut self, to: &mut Vec<T>, max: usize) -> usize {
+        to.reserve(max);
+        let room = &mut to.spare_capacity_mut()[..max];
+        let count = self.consumer.pass_each(max, |nth, message| {
+            room[nth].write(Self::copy(message));
+        });
+        // SAFETY: `count` elements more are initialised.
+        unsafe { to.set_len(to.len() + count) };
+        count
     }
 
     /// The next message in place, waiting for as long as it takes. Dropping the

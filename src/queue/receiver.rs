@@ -13,6 +13,9 @@ use core::ops::Deref;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+/// Messages for which memory is asked at a time.
+const CHUNK: usize = 64;
+
 /// Receives from a [`Queue`]. Clone it for each thread.
 pub struct Receiver<T: ?Sized> {
     port: Port<T>,
@@ -43,12 +46,18 @@ impl<T: ?Sized> Receiver<T> {
     /// [`Core::take_at_hint`]: super::Core::take_at_hint
     #[inline(always)]
     fn take_at_hint(&self) -> Option<Taken<'static>> {
+        let taken = self.take_uncounted()?;
+        self.port.pace.hits(1);
+        Some(taken)
+    }
+
+    /// The same for who counts for itself.
+    #[inline(always)]
+    fn take_uncounted(&self) -> Option<Taken<'static>> {
         if self.loan.is_some() || !self.port.identity.is_current() {
             return None;
         }
-        let taken = self.port.queue.core.take_at_hint(self.port.identity.me, &self.searched)?;
-        self.port.pace.hit();
-        Some(taken)
+        self.port.queue.core.take_at_hint(self.port.identity.me, &self.searched)
     }
 
     #[inline(always)]
@@ -243,7 +252,8 @@ impl<T: Pod> Receiver<T> {
     }
 
     /// Waits for a message, then appends it and what else is there to `to`, up
-    /// to `max` messages; returns how many. Wakes senders once.
+    /// to `max` messages or what the queue holds; returns how many. Wakes senders
+    /// once.
     ///
     /// # Errors
     ///
@@ -253,26 +263,54 @@ impl<T: Pod> Receiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        let (mut count, mut rested) = (0, false);
+        // Not for ever, whatever comes meanwhile.
+        let max = max.min(self.port.queue.capacity());
+        let first = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
+        self.append(first, to);
+        let (mut count, mut rested) = (1, false);
         while count < max {
-            if let Some(taken) = self.take_at_hint() {
-                self.append(taken, to);
-            } else if !self.append_elsewise(to, count == 0)? {
-                // Once a call: messages may come for ever.
-                if rested || !self.missed() {
-                    break;
-                }
-                rested = true;
+            let wanted = (max - count).min(CHUNK);
+            let taken = self.take_many(to, wanted);
+            count += taken;
+            if taken == wanted {
                 continue;
             }
-            count += 1;
+            if self.append_elsewise(to)? {
+                count += 1;
+            } else if rested || !self.missed() {
+                break;
+            } else {
+                rested = true;
+            }
         }
         self.port.queue.core.writable.notify();
         Ok(count)
     }
 
+    /// Appends what is there, up to `max` messages, without waking anybody; how
+    /// many.
+    #[inline]
+    fn take_many(&self, to: &mut Vec<T>, max: usize) -> usize {
+        to.reserve(max);
+        let room = &mut to.spare_capacity_mut()[..max];
+        let mut count = 0;
+        while count < max
+            && let Some(taken) = self.take_uncounted()
+        {
+            room[count].write(Self::copy(&taken));
+            self.port.queue.core.ring.release(taken);
+            count += 1;
+        }
+        self.port.pace.hits(count);
+        // SAFETY: `count` elements more are initialised.
+        unsafe { to.set_len(to.len() + count) };
+        count
+    }
+
     /// Appends the message, and frees its slot without waking anybody.
-    #[inline(always)]
     fn append(&self, taken: Taken<'static>, to: &mut Vec<T>) {
         to.push(Self::copy(&taken));
         self.port.queue.core.ring.release(taken);
@@ -280,12 +318,7 @@ impl<T: Pod> Receiver<T> {
 
     /// Appends a message that was not there at the first look; whether one came.
     #[inline(never)]
-    fn append_elsewise(&mut self, to: &mut Vec<T>, wait: bool) -> Result<bool, RecvError> {
-        if wait {
-            let taken = self.take_by(None)?;
-            self.append(taken, to);
-            return Ok(true);
-        }
+    fn append_elsewise(&mut self, to: &mut Vec<T>) -> Result<bool, RecvError> {
         let me = self.port.me()?;
         // An error will be found again by the next call.
         let Ok(taken) = self.take_once(me) else { return Ok(false) };
@@ -469,7 +502,7 @@ impl Receiver<[u8]> {
     }
 
     /// Waits for a message, then appends copies of it and of what else is there
-    /// to `to`, up to `max` messages; returns how many.
+    /// to `to`, up to `max` messages or what the queue holds; returns how many.
     ///
     /// # Errors
     ///
@@ -481,6 +514,8 @@ impl Receiver<[u8]> {
         to.push(self.recv()?);
         let mut count = 1;
         let me = self.port.me()?;
+        // Not for ever, whatever comes meanwhile.
+        let max = max.min(self.port.queue.capacity());
         while count < max {
             let Some(taken) = self.take_at_hint().or_else(|| self.take_once(me).ok()) else {
                 break;

@@ -40,7 +40,7 @@ impl<T: ?Sized> Sender<T> {
             return None;
         }
         let claim = self.port.queue.core.claim_at_hint(self.port.identity.me)?;
-        self.port.pace.hit();
+        self.port.pace.hits(1);
         Some(claim)
     }
 

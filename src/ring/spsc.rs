@@ -471,6 +471,29 @@ impl<'a> Producer<'a> {
         self.tail = self.ring.geometry.laps.next(at);
     }
 
+    /// Publishes up to `n` slots one by one, each as soon as `fill` has written
+    /// its payload; how many, for want of free ones. `fill` must not unwind.
+    #[inline(always)]
+    pub(crate) fn publish_each(
+        &mut self,
+        n: usize,
+        mut fill: impl FnMut(usize, NonNull<u8>),
+    ) -> usize {
+        // Not in memory meanwhile: a store for each message would cost as much as
+        // a short message itself.
+        let mut producer = Producer { ring: self.ring, tail: self.tail };
+        let mut count = 0;
+        while count < n
+            && let Some(payload) = producer.at_hand()
+        {
+            fill(count, payload);
+            producer.publish();
+            count += 1;
+        }
+        self.tail = producer.tail;
+        count
+    }
+
     /// Whether [`Producer::try_claim`] would find a slot (or an error): one
     /// load, for loops that wait.
     #[inline]
@@ -575,6 +598,28 @@ impl<'a> Consumer<'a> {
         self.ring.slot(at).word.store(free, Ordering::Release);
         point("spsc.released");
         self.head = self.ring.geometry.laps.next(at);
+    }
+
+    /// Lends the payloads of up to `n` messages to `read`, and gives each slot back
+    /// after that; how many, for want of more. `read` must not unwind.
+    #[inline(always)]
+    pub(crate) fn pass_each(
+        &mut self,
+        n: usize,
+        mut read: impl FnMut(usize, NonNull<u8>),
+    ) -> usize {
+        // As in `publish_each`.
+        let mut consumer = Consumer { ring: self.ring, head: self.head };
+        let mut count = 0;
+        while count < n
+            && let Some(payload) = consumer.at_hand()
+        {
+            read(count, payload);
+            consumer.pass();
+            count += 1;
+        }
+        self.head = consumer.head;
+        count
     }
 
     /// Whether [`Consumer::peek`] would find a message (or an error): one load,
