@@ -29,10 +29,9 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
 /// makes it this core's alone.
 ///
 /// A line that two cores hold, because one wrote it and the other read it, is slow
-/// to write to: the writer has to take it from the other first, 36 ns in which it
-/// does nothing else. One that the reader has written comes over at once, and many
-/// at a time. So who has copied a message out of a ring does its writer this
-/// favour: three times as much goes through (docs/performance.md).
+/// to write to: the writer has to take it from the other first. One that the
+/// reader has written comes over whole. So who has copied a message out of a ring
+/// does its writer this favour (docs/performance.md has the figures).
 ///
 /// # Safety
 ///
@@ -45,6 +44,18 @@ pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
         // leave it out.
         unsafe { bytes.add(offset).write_volatile(bytes.add(offset).read_volatile()) };
         offset += 64;
+    }
+}
+
+/// Messages of this size for which a receiving batch asks memory at a time.
+pub(crate) const fn chunk(size: usize) -> usize {
+    let fit = (64 << 10) / if size == 0 { 1 } else { size };
+    if fit == 0 {
+        1
+    } else if fit > 64 {
+        64
+    } else {
+        fit
     }
 }
 

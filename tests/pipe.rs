@@ -35,7 +35,7 @@ fn child() {
                 pipe.send(message).unwrap();
             }
         }
-        "fork, then a torn word" => fork_then_a_torn_word(name),
+        "fork, then a torn ring" => fork_then_a_torn_ring(name),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -475,18 +475,23 @@ fn polls_with_no_time_hear_of_death() {
 
 /// A forked child takes the end that its parent left, over a ring that somebody
 /// has torn meanwhile. It must not go on from where the parent was.
-fn fork_then_a_torn_word(name: &str) {
+fn fork_then_a_torn_ring(name: &str) {
     const START: u64 = 0x1234_5678_9abc;
     let segment = Segment::builder(name)
-        .typed_pipe::<u64>("pipe", PipeOptions::new(4).start(START))
+        .pipe("bytes", PipeOptions::new(64).start(START))
+        .typed_pipe::<u64>("typed", PipeOptions::new(4).start(START))
         .create()
         .unwrap();
-    let mut a = segment.typed_pipe_end::<u64>("pipe", End::A).unwrap();
-    let mut b = segment.typed_pipe_end::<u64>("pipe", End::B).unwrap();
-    b.send(7).unwrap();
-    assert_eq!(a.recv().unwrap(), 7);
+    let mut a = segment.pipe_end("bytes", End::A).unwrap();
+    let mut b = segment.pipe_end("bytes", End::B).unwrap();
+    b.send(b"seven").unwrap();
+    assert_eq!(a.recv().unwrap(), b"seven");
+    let mut typed = segment.typed_pipe_end::<u64>("typed", End::A).unwrap();
+    let mut other = segment.typed_pipe_end::<u64>("typed", End::B).unwrap();
+    other.send(7).unwrap();
+    assert_eq!(typed.recv().unwrap(), 7);
     let (mut torn, mut tell) = std::io::pipe().unwrap();
-    // SAFETY: the child uses its copies of the two handles, and exits.
+    // SAFETY: the child uses its copies of the handles, and exits.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -496,20 +501,28 @@ fn fork_then_a_torn_word(name: &str) {
             for _ in 0..3 {
                 let got = a.try_recv();
                 assert!(matches!(got, Err(RecvError::Failed(Error::Corrupt { .. }))), "{got:?}");
+                let got = typed.try_recv();
+                assert!(matches!(got, Err(RecvError::Failed(Error::Corrupt { .. }))), "{got:?}");
             }
         }));
         // SAFETY: ends the process without running what belongs to the parent.
         unsafe { libc::_exit(i32::from(tried.is_err())) };
     }
-    drop(a);
-    // The word of the first slot, free again: nothing else in the file is that.
+    drop((a, typed));
+    // The tail and the head after a message of two cells, and the word of a slot
+    // that is free for its second lap: nothing else in the file is that.
     let path = format!("/dev/shm/{name}");
     let bytes = std::fs::read(&path).unwrap();
-    let free = ((START + 4) | (1 << 63)).to_ne_bytes();
-    let places: Vec<_> = (0..bytes.len()).step_by(8).filter(|&i| bytes[i..i + 8] == free).collect();
-    assert_eq!(places.len(), 1, "{places:?}");
     let file = std::fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&[0xff; 8], places[0] as u64).unwrap();
+    for (value, count) in [(START + 2, 2), (2 * (START / 4 + 1), 1)] {
+        let value = value.to_ne_bytes();
+        let places = (0..bytes.len()).step_by(8).filter(|&i| bytes[i..i + 8] == value);
+        let places: Vec<_> = places.collect();
+        assert_eq!(places.len(), count, "{places:?}");
+        for place in places {
+            file.write_all_at(&[0xff; 8], place as u64).unwrap();
+        }
+    }
     tell.write_all(&[1]).unwrap();
     let mut status = 0;
     // SAFETY: waits for the child made above.
@@ -521,7 +534,57 @@ fn fork_then_a_torn_word(name: &str) {
 #[test]
 fn a_forked_child_does_not_go_on_over_a_torn_ring() {
     let name = Name::new("torn");
-    let mut process = spawn("fork, then a torn word", &[&name]);
+    let mut process = spawn("fork, then a torn ring", &[&name]);
     assert_eq!(process.hear(), "done");
     process.join();
+}
+
+/// Messages read in place and given back with their cache lines arrive as all
+/// others do, of any size.
+#[test]
+fn messages_released_with_their_lines() {
+    fn typed<const N: usize>()
+    where
+        [u8; N]: Pod,
+    {
+        let name = Name::new("lines");
+        let mut a = Pipe::<[u8; N]>::create_typed(&name, 3).unwrap();
+        let mut b = Pipe::<[u8; N]>::open_typed(&name).unwrap();
+        for i in 0..20 {
+            a.send([i; N]).unwrap();
+            a.send([i + 100; N]).unwrap();
+            let message = b.peek().unwrap();
+            assert_eq!(*message, [i; N]);
+            message.release_read();
+            assert_eq!(b.recv().unwrap(), [i + 100; N]);
+            assert!(matches!(b.try_recv(), Err(RecvError::Empty)));
+        }
+    }
+    typed::<1>();
+    typed::<57>();
+    typed::<64>();
+    typed::<128>();
+    typed::<1024>();
+
+    let name = Name::new("lines");
+    let mut a = Pipe::create(&name, 4096).unwrap();
+    let mut b = Pipe::open(&name).unwrap();
+    for len in (0..300).chain([1000, 2000]) {
+        let (one, two) = (vec![len as u8; len], vec![!len as u8; len]);
+        a.send(&one).unwrap();
+        a.send(&two).unwrap();
+        let message = b.peek().unwrap();
+        assert_eq!(*message, one[..]);
+        message.release_read();
+        assert_eq!(b.recv().unwrap(), two);
+    }
+    // One that came in pieces, and so does not lie in the ring.
+    let long = vec![9; 20_000];
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.send(&long).unwrap());
+        let message = b.peek().unwrap();
+        assert_eq!(*message, long[..]);
+        message.release_read();
+    });
+    assert!(!b.poll(Duration::ZERO).unwrap());
 }

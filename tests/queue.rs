@@ -323,3 +323,45 @@ proptest! {
         }
     }
 }
+
+/// Messages read in place and given back with their cache lines arrive as all
+/// others do, wherever their slots lie.
+#[test]
+fn messages_released_with_their_lines() {
+    fn typed<const N: usize>()
+    where
+        [u8; N]: Pod,
+    {
+        let name = Name::new("lines");
+        let queue = Queue::<[u8; N]>::create(&name, 3).unwrap();
+        let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+        for i in 0..20 {
+            tx.send([i; N]).unwrap();
+            tx.send([i + 100; N]).unwrap();
+            let message = rx.take().unwrap();
+            assert_eq!(*message, [i; N]);
+            message.release_read();
+            assert_eq!(rx.recv().unwrap(), [i + 100; N]);
+            assert!(queue.is_empty() && tx.try_claim().is_ok());
+            assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
+        }
+    }
+    typed::<1>();
+    typed::<57>();
+    typed::<64>();
+    typed::<130>();
+    typed::<1024>();
+
+    let name = Name::new("lines");
+    let queue = Queue::create_bytes(&name, 3, 2000).unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    for len in (0..300).chain([2000]) {
+        let (one, two) = (vec![len as u8; len], vec![!len as u8; len]);
+        tx.send(&one).unwrap();
+        tx.send(&two).unwrap();
+        let message = rx.take().unwrap();
+        assert_eq!(*message, one[..]);
+        message.release_read();
+        assert_eq!(rx.recv().unwrap(), two);
+    }
+}

@@ -1,43 +1,44 @@
 //! The message ring: one producer, one consumer, slots of one size.
 //!
 //! Each slot carries a word beside its payload, so that the cache line which
-//! brings the news of a message brings the message too. The word says whose turn
-//! it is, and for which position:
+//! brings the news of a message brings the message too. The word counts how often
+//! the slot was published and released:
 //!
 //! ```text
 //! ┌──────────────┬──────────────┬─────┬──────────────┐
 //! │ word payload │ word payload │ ... │ word payload │
 //! └──────────────┴──────────────┴─────┴──────────────┘
 //!
-//! FREE(p) ─publish→ FULL(p) ─release→ FREE(p + capacity)      no other value is legal
+//! 2 * lap: free ─publish→ 2 * lap + 1: full ─release→ 2 * (lap + 1): free
 //! ```
 //!
 //! Nothing else is shared, as in FastForward (Giacomoni, Moseley, Vachharajani,
-//! PPoPP 2008): the producer has its position `tail` and the consumer its `head`
-//! to itself, and each looks at the very slot that it wants. *Invariant*,
-//! positions being compared within a ring's turn of each other:
+//! PPoPP 2008): the producer has its place `tail` and the consumer its `head` to
+//! itself, each a slot and a lap, and each looks at the very slot that it wants.
+//! *Invariant*:
 //!
 //! ```text
 //! head <= tail <= head + capacity
-//! FULL(p) for p in head..tail, FREE(p) for p in tail..head + capacity
+//! full from head to tail, free from tail to head + capacity
 //! ```
 //!
 //! because both go on in order, the producer alone makes slots full and the
-//! consumer alone makes them free. So each slot's word is of the lap of `head`,
-//! from the slot of `head` on, and of the lap after it before that. Whoever takes
-//! over finds `head` by a binary search for that step, and `tail` by another one
-//! for the end of what is full.
+//! consumer alone makes them free. So the slots before `head` were released once
+//! more than those from `head` on, whatever the producer does; and the slots
+//! before `tail` were published once more than those from `tail` on, whatever
+//! the consumer does. Whoever takes over finds its place by a binary search for
+//! that step.
 //!
 //! *That the consumer writes to the slot* is what makes streams fast. A line that
 //! the consumer had only read stays with both, and the producer's next store
-//! must take it away first, which costs 36 ns and overlaps with nothing. A line
-//! that the consumer has written comes over whole, many at a time. So the pipes
-//! write to the further lines of a message, too, that they have copied out.
+//! must take it away first; a line that the consumer has written comes over
+//! whole. So the pipes write to the further lines of a message, too, that they
+//! have copied out.
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: FULL | `Consumer::at_hand` | payload to the consumer |
-//! | F    | `pass`: FREE | `Producer::at_hand` | that the slot has been read |
+//! | P    | `publish`: full | `Consumer::at_hand` | payload to the consumer |
+//! | F    | `pass`: free | `Producer::at_hand` | that the slot has been read |
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -65,14 +66,14 @@
 //!
 //! | it died | shared memory says | survivors |
 //! |---------|--------------------|-----------|
-//! | producer, between claim and commit | FREE | nothing; the successor claims the same slot |
-//! | producer, after commit | FULL | the message |
-//! | consumer, between peek and release | FULL | the successor gets the message again |
-//! | consumer, after release | FREE | nothing |
+//! | producer, between claim and commit | free | nothing; the successor claims the same slot |
+//! | producer, after commit | full | the message |
+//! | consumer, between peek and release | full | the successor gets the message again |
+//! | consumer, after release | free | nothing |
 
 use crate::error::Error;
 use crate::memory::{LINE, Region, round_up};
-use crate::position::{Laps, Position};
+use crate::position::MAX_CAPACITY;
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
@@ -81,23 +82,22 @@ use core::ptr::NonNull;
 /// The start of each slot; the payload follows, aligned.
 #[repr(C)]
 struct Slot {
-    /// FULL or FREE, and a position.
+    /// Twice the slot's lap, and one more while it is full.
     word: AtomicU64,
     witness: Witness,
 }
-
-/// The bit above any position that makes a word FREE.
-const FREE: u64 = 1 << 63;
 
 const _: () = assert!(align_of::<Slot>() <= 64);
 
 /// Where everything lies: a function of the capacity and the payload's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    laps: Laps,
+    capacity: usize,
     payload: Layout,
     payload_offset: usize,
     stride: usize,
+    /// Bytes of all slots.
+    span: usize,
     len: usize,
 }
 
@@ -115,7 +115,9 @@ impl Geometry {
     ///
     /// Says what is wrong with the capacity or the payload.
     pub fn new(capacity: usize, payload: Layout) -> Result<Geometry, &'static str> {
-        let laps = Laps::new(capacity).ok_or("capacity must be from 1 to 2^31 slots")?;
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err("capacity must be from 1 to 2^31 slots");
+        }
         if payload.align() > 64 {
             return Err("alignment above 64 bytes is not supported");
         }
@@ -127,12 +129,11 @@ impl Geometry {
         } else {
             round_up(used, 64).ok_or(too_large)?
         };
-        let len = stride
-            .checked_mul(capacity)
-            .and_then(|len| round_up(len, LINE))
+        let span = stride.checked_mul(capacity).ok_or(too_large)?;
+        let len = round_up(span, LINE)
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, payload, payload_offset, stride, len })
+        Ok(Geometry { capacity, payload, payload_offset, stride, span, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -147,7 +148,7 @@ impl Geometry {
 
     /// Slots.
     pub fn capacity(&self) -> usize {
-        self.laps.capacity()
+        self.capacity
     }
 
     /// Size and alignment of one payload.
@@ -158,6 +159,16 @@ impl Geometry {
     fn fits(&self, region: Region<'_>) -> bool {
         Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
     }
+}
+
+/// The place of an end: a slot, and a lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The word of the slot when it is free for this lap.
+    free: u64,
+    /// Of the slot, from the first. Alone changes from slot to slot: to keep
+    /// one's place takes one store for a message.
+    offset: usize,
 }
 
 /// The ring, laid over borrowed memory. Copies are views of one ring; its ends
@@ -189,12 +200,11 @@ impl<'a> Ring<'a> {
     /// [`LINE`].
     pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
-        let laps = geometry.laps;
-        let first = laps.at_count(start);
-        for index in 0..laps.capacity() {
+        let capacity = geometry.capacity as u64;
+        for index in 0..geometry.capacity {
             // Slots before the first position are free for the next lap.
-            let lap = laps.lap(first).wrapping_add(u64::from(index < laps.index(first)));
-            let word = AtomicU64::new(free_word(laps.at(lap, index)));
+            let passed = u64::from((index as u64) < start % capacity);
+            let word = AtomicU64::new((start / capacity).wrapping_add(passed).wrapping_mul(2));
             let slot = Slot { word, witness: Witness::default() };
             // SAFETY: index < capacity, so the slot lies inside `geometry.len`;
             // LINE and the stride are multiples of its alignment.
@@ -237,7 +247,7 @@ impl<'a> Ring<'a> {
     /// One producer at a time: whatever an earlier one did must happen before
     /// this call (the hand-over of its lease, or its thread, orders that).
     pub unsafe fn producer(&self) -> Result<Producer<'a>, Error> {
-        Ok(Producer { ring: *self, tail: self.edge(published)? })
+        Ok(Producer { ring: *self, tail: self.edge(published, false)? })
     }
 
     /// The receiving end, at the first message not released.
@@ -251,12 +261,12 @@ impl<'a> Ring<'a> {
     /// One consumer at a time: whatever an earlier one did must happen before
     /// this call.
     pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
-        Ok(Consumer { ring: *self, head: self.edge(released)? })
+        Ok(Consumer { ring: *self, head: self.edge(released, false)? })
     }
 
     /// Messages published and not released: a moment's truth, for onlookers.
     pub fn len(&self) -> usize {
-        self.edge(released).map_or(0, |head| self.count_from(head))
+        self.edge(released, true).map_or(0, |head| self.len_from(head))
     }
 
     /// Whether no message is published that is not released.
@@ -264,68 +274,93 @@ impl<'a> Ring<'a> {
         self.len() == 0
     }
 
-    /// The slot of a position. Every position comes from `Laps` arithmetic on one
-    /// that was `checked`, so its index is below the capacity.
     #[inline(always)]
-    fn slot(&self, at: Position) -> &'a Slot {
-        let offset = self.geometry.laps.index(at) * self.geometry.stride;
-        debug_assert!(offset + self.geometry.stride <= self.geometry.len);
-        // SAFETY: the index is below the capacity, and `attach` checked that so
-        // many slots fit; initialised memory, as its contract says, for as long
-        // as 'a; only atomics inside.
-        unsafe { self.slots.add(offset).cast().as_ref() }
+    fn slot(&self, place: Place) -> &'a Slot {
+        debug_assert!(place.offset < self.geometry.span);
+        // SAFETY: every offset comes from `at_index`, `forward` or `advance`, so it
+        // is that of a slot below the capacity, and `attach` checked that so many fit;
+        // initialised memory, as its contract says, for as long as 'a; only
+        // atomics inside.
+        unsafe { self.slots.add(place.offset).cast().as_ref() }
     }
 
     #[inline(always)]
-    fn payload_of(&self, slot: &'a Slot) -> NonNull<u8> {
-        // SAFETY: the payload lies inside the slot's stride.
-        unsafe { NonNull::from(slot).cast::<u8>().add(self.geometry.payload_offset) }
+    fn payload(&self, place: Place) -> NonNull<u8> {
+        // SAFETY: as `slot`; the payload lies inside the slot's stride.
+        unsafe { self.slots.add(place.offset + self.geometry.payload_offset) }
     }
 
-    /// The word of a position's slot, for those who search.
-    fn word(&self, at: Position) -> u64 {
-        self.slot(at).word.load(Ordering::Relaxed)
+    /// The word of a slot, for those who search or wait.
+    #[inline]
+    fn word(&self, place: Place) -> u64 {
+        self.slot(place).word.load(Ordering::Relaxed)
     }
 
-    /// This slot's next position.
+    /// The place at this index, which is below the capacity.
+    fn at_index(&self, lap: u64, index: usize) -> Place {
+        Place { free: lap.wrapping_mul(2), offset: index * self.geometry.stride }
+    }
+
+    fn index(&self, place: Place) -> usize {
+        place.offset / self.geometry.stride
+    }
+
+    /// The place `n <= capacity` slots on.
+    fn forward(&self, place: Place, n: usize) -> Place {
+        let offset = place.offset + n * self.geometry.stride;
+        if offset < self.geometry.span {
+            Place { offset, ..place }
+        } else {
+            Place { free: place.free.wrapping_add(2), offset: offset - self.geometry.span }
+        }
+    }
+
+    /// One slot on.
     #[inline(always)]
-    fn next_turn(&self, at: Position) -> Position {
-        let laps = self.geometry.laps;
-        laps.at(laps.lap(at).wrapping_add(1), laps.index(at))
+    fn advance(&self, place: &mut Place) {
+        let next = place.offset + self.geometry.stride;
+        if next < self.geometry.span {
+            place.offset = next;
+        } else {
+            *place = Place { free: place.free.wrapping_add(2), offset: 0 };
+        }
     }
 
-    /// This slot's last position.
-    #[inline(always)]
-    fn last_turn(&self, at: Position) -> Position {
-        let laps = self.geometry.laps;
-        laps.at(laps.lap(at).wrapping_sub(1), laps.index(at))
+    /// Slots passed up to here, from an arbitrary start.
+    fn count(&self, place: Place) -> u64 {
+        let laps = (place.free / 2).wrapping_mul(self.geometry.capacity as u64);
+        laps.wrapping_add(self.index(place) as u64)
     }
 
     #[cold]
-    fn bad_word(&self, index: usize) -> Error {
-        Error::Corrupt { what: "word of a message ring's slot", at: index as u64 }
+    fn bad_word(&self, place: Place) -> Error {
+        let at = self.index(place) as u64;
+        Error::Corrupt { what: "word of a message ring's slot", at }
     }
 
-    /// The first position that is not `done` (released, or published): the first
-    /// slots have been through one lap more than the others.
+    /// The first place that is not `done` (released, or published).
     ///
-    /// Exact for an end that looks for its own place. In a ring that moves it is
-    /// where it was a moment ago, or, if it goes round all the time, anywhere.
-    fn edge(&self, done: fn(Laps, u64) -> u64) -> Result<Position, Error> {
-        let laps = self.geometry.laps;
-        let laps_done = |index| {
-            let word = self.word(laps.at(0, index));
-            // Of this slot, and nothing else?
-            let at = laps.checked(word & !FREE).filter(|at| laps.index(*at) == index);
-            at.map(|_| laps.lap(laps.at(done(laps, word), 0))).ok_or_else(|| self.bad_word(index))
-        };
-        let mut edge = Position(0);
+    /// Exact for an end that looks for its own place. Onlookers are lenient: in a
+    /// ring that moves they see where it was a moment ago; in one that goes round
+    /// all the time, anything.
+    fn edge(&self, done: fn(u64) -> u64, lenient: bool) -> Result<Place, Error> {
+        let done = |index| done(self.word(self.at_index(0, index)));
+        let mut edge = self.at_index(0, 0);
         // Whether the edge came past the first slot meanwhile.
         for _ in 0..4 {
-            let first = laps_done(0)?;
-            let index = self.first_not(|index| Ok(index == 0 || laps_done(index)? == first))?;
-            edge = laps.forward(laps.at(first.wrapping_sub(1), 0), index);
-            if laps_done(0)? == first {
+            let first = done(0);
+            let index = self.first_not(|index| {
+                // Counts of laps are 63 bits wide.
+                match (done(index).wrapping_sub(first) << 1) as i64 / 2 {
+                    _ if index == 0 => Ok(true),
+                    0 => Ok(true),
+                    -1 => Ok(false),
+                    more if lenient => Ok(more > 0),
+                    _ => Err(self.bad_word(self.at_index(0, index))),
+                }
+            })?;
+            edge = self.forward(self.at_index(first.wrapping_sub(1), 0), index);
+            if done(0) == first {
                 break;
             }
         }
@@ -336,7 +371,7 @@ impl<'a> Ring<'a> {
     /// and for none after it; or the capacity. By doubling steps, then by
     /// halving them: O(log capacity) probes.
     fn first_not(&self, mut so: impl FnMut(usize) -> Result<bool, Error>) -> Result<usize, Error> {
-        let capacity = self.geometry.capacity();
+        let capacity = self.geometry.capacity;
         // So before `low`, not so at `high`.
         let (mut low, mut high) = (0, capacity);
         let mut step = 1;
@@ -353,46 +388,34 @@ impl<'a> Ring<'a> {
     }
 
     /// How many messages there are from `head` on: a moment's truth.
-    fn count_from(&self, head: Position) -> usize {
-        let tail = self.edge(published).unwrap_or(head);
-        let count = self.geometry.laps.slots_between(tail, head);
-        count.clamp(0, self.geometry.capacity() as i64) as usize
+    fn len_from(&self, head: Place) -> usize {
+        let tail = self.edge(published, true).unwrap_or(head);
+        let capacity = self.geometry.capacity as i64;
+        let laps = tail.free.wrapping_sub(head.free) as i64 / 2;
+        let slots = self.index(tail) as i64 - self.index(head) as i64;
+        laps.saturating_mul(capacity).saturating_add(slots).clamp(0, capacity) as usize
     }
 }
 
-/// How many laps of a slot with this word are released: what the producer does
-/// makes no difference to it.
-fn released(laps: Laps, word: u64) -> u64 {
-    laps.lap(Position(word & !FREE))
+/// How often a slot with this word was released. Publishing changes nothing.
+fn released(word: u64) -> u64 {
+    word / 2
 }
 
-/// How many are published: what the consumer does makes no difference to it.
-fn published(laps: Laps, word: u64) -> u64 {
-    released(laps, word).wrapping_add(u64::from(word & FREE == 0))
-}
-
-/// The word of a slot that is free for this position.
-#[inline(always)]
-fn free_word(at: Position) -> u64 {
-    at.0 | FREE
-}
-
-/// The word of a slot that holds this position's message.
-#[inline(always)]
-fn full_word(at: Position) -> u64 {
-    at.0
+/// How often it was published. Releasing changes nothing.
+fn published(word: u64) -> u64 {
+    word.wrapping_add(1) / 2
 }
 
 /// The sending end.
 #[derive(Debug)]
 pub struct Producer<'a> {
     ring: Ring<'a>,
-    /// The next position to publish: all that there is to store for a message,
-    /// beside the slot.
-    tail: Position,
+    /// The next slot to publish.
+    tail: Place,
 }
 
-// SAFETY: an end is a view with a private position; any thread may hold it.
+// SAFETY: an end is a view with a private place; any thread may hold it.
 unsafe impl Send for Producer<'_> {}
 
 /// A slot to be filled: commit it, or drop it to abandon it.
@@ -443,32 +466,27 @@ impl<'a> Producer<'a> {
     pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
         let slot = self.ring.slot(self.tail);
         // Edge F: Acquire pairs with the Release in `pass`.
-        if slot.word.load(Ordering::Acquire) != free_word(self.tail) {
+        if slot.word.load(Ordering::Acquire) != self.tail.free {
             return None;
         }
         slot.witness.write();
-        Some(self.ring.payload_of(slot))
+        Some(self.ring.payload(self.tail))
     }
 
     /// There was no slot at hand: is that, or what is there now, legal?
-    pub(crate) fn judge(&self) -> Result<(), Error> {
-        let (word, last) = (self.ring.word(self.tail), self.ring.last_turn(self.tail));
-        let legal = word == full_word(last) || word == free_word(self.tail);
-        if legal {
-            Ok(())
-        } else {
-            Err(self.ring.bad_word(self.ring.geometry.laps.index(self.tail)))
-        }
+    fn judge(&self) -> Result<(), Error> {
+        let word = self.ring.word(self.tail);
+        let legal = word == self.tail.free || word == self.tail.free.wrapping_sub(1);
+        if legal { Ok(()) } else { Err(self.ring.bad_word(self.tail)) }
     }
 
     /// Publishes the slot that `at_hand` gave.
     #[inline(always)]
     pub(crate) fn publish(&mut self) {
-        let at = self.tail;
         // Edge P: Release pairs with the Acquire in `Consumer::at_hand`.
-        self.ring.slot(at).word.store(full_word(at), Ordering::Release);
+        self.ring.slot(self.tail).word.store(self.tail.free | 1, Ordering::Release);
         point("spsc.published");
-        self.tail = self.ring.geometry.laps.next(at);
+        self.ring.advance(&mut self.tail);
     }
 
     /// Publishes up to `n` slots one by one, each as soon as `fill` has written
@@ -479,8 +497,8 @@ impl<'a> Producer<'a> {
         n: usize,
         mut fill: impl FnMut(usize, NonNull<u8>),
     ) -> usize {
-        // Not in memory meanwhile: a store for each message would cost as much as
-        // a short message itself.
+        // The place is not kept in memory meanwhile: for short messages that would
+        // be a good part of the cost.
         let mut producer = Producer { ring: self.ring, tail: self.tail };
         let mut count = 0;
         while count < n
@@ -498,18 +516,18 @@ impl<'a> Producer<'a> {
     /// load, for loops that wait.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.ring.word(self.tail) != full_word(self.ring.last_turn(self.tail))
+        self.ring.word(self.tail) != self.tail.free.wrapping_sub(1)
     }
 
-    /// Whether so many slots are free.
+    /// Whether so many slots are free (from 1 to the capacity).
     pub(crate) fn has_room(&self, n: usize) -> bool {
-        let at = self.ring.geometry.laps.forward(self.tail, n - 1);
-        self.ring.word(at) == free_word(at)
+        let last = self.ring.forward(self.tail, n - 1);
+        self.ring.word(last) == last.free
     }
 
     /// Slots ever published, from an arbitrary start.
     pub(crate) fn count(&self) -> u64 {
-        self.ring.geometry.laps.count(self.tail)
+        self.ring.count(self.tail)
     }
 }
 
@@ -517,9 +535,8 @@ impl<'a> Producer<'a> {
 #[derive(Debug)]
 pub struct Consumer<'a> {
     ring: Ring<'a>,
-    /// The first position not released: all that there is to store for a
-    /// message, beside the slot.
-    head: Position,
+    /// The first slot not released.
+    head: Place,
 }
 
 // SAFETY: as `Producer`.
@@ -571,33 +588,27 @@ impl<'a> Consumer<'a> {
     pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
         let slot = self.ring.slot(self.head);
         // Edge P: Acquire pairs with the Release in `publish`.
-        if slot.word.load(Ordering::Acquire) != full_word(self.head) {
+        if slot.word.load(Ordering::Acquire) != self.head.free | 1 {
             return None;
         }
         slot.witness.read();
-        Some(self.ring.payload_of(slot))
+        Some(self.ring.payload(self.head))
     }
 
     /// There was no message at hand: is that, or what is there now, legal?
-    pub(crate) fn judge(&self) -> Result<(), Error> {
-        let word = self.ring.word(self.head);
-        let legal = word == free_word(self.head) || word == full_word(self.head);
-        if legal {
-            Ok(())
-        } else {
-            Err(self.ring.bad_word(self.ring.geometry.laps.index(self.head)))
-        }
+    fn judge(&self) -> Result<(), Error> {
+        let legal = self.ring.word(self.head) | 1 == self.head.free | 1;
+        if legal { Ok(()) } else { Err(self.ring.bad_word(self.head)) }
     }
 
     /// Gives back the slot of the message that `at_hand` gave.
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
-        let at = self.head;
         // Edge F: Release pairs with the Acquire in `Producer::at_hand`.
-        let free = free_word(self.ring.next_turn(at));
-        self.ring.slot(at).word.store(free, Ordering::Release);
+        let free = self.head.free.wrapping_add(2);
+        self.ring.slot(self.head).word.store(free, Ordering::Release);
         point("spsc.released");
-        self.head = self.ring.geometry.laps.next(at);
+        self.ring.advance(&mut self.head);
     }
 
     /// Lends the payloads of up to `n` messages to `read`, and gives each slot back
@@ -626,23 +637,23 @@ impl<'a> Consumer<'a> {
     /// for loops that wait.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.ring.word(self.head) != free_word(self.head)
+        self.ring.word(self.head) != self.head.free
     }
 
-    /// Whether so many messages are there.
+    /// Whether so many messages are there (from 1 to the capacity).
     pub(crate) fn has_stock(&self, n: usize) -> bool {
-        let at = self.ring.geometry.laps.forward(self.head, n - 1);
-        self.ring.word(at) == full_word(at)
+        let last = self.ring.forward(self.head, n - 1);
+        self.ring.word(last) == last.free | 1
     }
 
     /// Slots ever released, from an arbitrary start.
     pub(crate) fn count(&self) -> u64 {
-        self.ring.geometry.laps.count(self.head)
+        self.ring.count(self.head)
     }
 
     /// Messages published and not released.
     pub fn len(&self) -> usize {
-        self.ring.count_from(self.head)
+        self.ring.len_from(self.head)
     }
 
     /// Whether there is none.

@@ -76,7 +76,7 @@ impl System for TypedPipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
-               by try_reserve and try_peek; batches by send_many and recv_many; blocking by send \
+               by try_reserve, try_peek and release_read; batches by send_many and recv_many; blocking by send \
                and recv (which spin, then sleep)",
     };
     type Channel<const W: usize> = TypedPipeChannel;
@@ -137,7 +137,11 @@ impl<const W: usize> Rx<W> for TypedRx<W> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
         }
-        came(self.0.try_peek()).map(|message| check(&message))
+        came(self.0.try_peek()).map(|message| {
+            let head = check(&message);
+            message.release_read();
+            head
+        })
     }
 
     #[inline]
@@ -170,7 +174,7 @@ impl System for BytePipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().pipe(), as many messages as the others hold; in place by \
-               try_reserve and try_peek; batches by send_many, received by peek and try_peek; \
+               try_reserve and try_peek; batches by send_many, received by peek, try_peek and release_read; \
                blocking by send and recv_into",
     };
     type Channel<const W: usize> = BytePipeChannel;
@@ -231,7 +235,11 @@ impl<const W: usize> Tx<W> for ByteTx<W> {
 impl<const W: usize> Rx<W> for ByteRx<W> {
     #[inline]
     fn try_recv(&mut self) -> Option<u64> {
-        came(self.0.try_peek()).map(|message| check_bytes::<W>(&message))
+        came(self.0.try_peek()).map(|message| {
+            let head = check_bytes::<W>(&message);
+            message.release_read();
+            head
+        })
     }
 
     #[inline]
@@ -243,7 +251,9 @@ impl<const W: usize> Rx<W> for ByteRx<W> {
     }
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
-        each(check_bytes::<W>(&self.0.peek().unwrap()));
+        let message = self.0.peek().unwrap();
+        each(check_bytes::<W>(&message));
+        message.release_read();
         for _ in 1..BATCH {
             match Rx::<W>::try_recv(self) {
                 Some(head) => each(head),
@@ -276,7 +286,7 @@ impl System for TheQueue {
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "Queue::create(), at most once; up to 64 B try_send and try_recv, above in place by \
-               try_claim and try_take; batches by send_many and recv_many; blocking by send and \
+               try_claim, try_take and release_read; batches by send_many and recv_many; blocking by send and \
                recv",
     };
     type Channel<const W: usize> = QueueChannel<W>;
@@ -333,7 +343,11 @@ impl<const W: usize> Rx<W> for QueueRx<W> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
         }
-        came(self.0.try_take()).map(|message| check(&message))
+        came(self.0.try_take()).map(|message| {
+            let head = check(&message);
+            message.release_read();
+            head
+        })
     }
 
     #[inline]
