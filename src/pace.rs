@@ -40,9 +40,9 @@ const BLIND: u32 = 8;
 /// The stock at which a rest ends, unless the ring is small.
 const STOCK: u32 = 128;
 
-/// What a rest of who can't see a stock must bring to be worth its time; the
-/// others' must bring half of the stock.
-const HEAP: u32 = 16;
+/// The stock of who can't see one. A rest that brings half of it was worth its
+/// time.
+const HEAP: u32 = 32;
 
 /// Messages that make a stream.
 const STREAM: u32 = 64;
@@ -103,7 +103,7 @@ impl Pace {
     /// Nothing was found. Rests if that is worth it, until there is `enough`;
     /// whether it did, so that it may be worth looking again.
     pub(crate) fn miss(&self, enough: impl FnMut(usize) -> bool) -> bool {
-        self.rest_after(self.burst.take(), self.stock / 2, LOOKS, enough)
+        self.rest_after(self.burst.take(), self.stock, LOOKS, enough)
     }
 
     /// The same for those who can't tell how much there is.
@@ -118,7 +118,7 @@ impl Pace {
         let before = self.total.replace(Some(total)).unwrap_or(total);
         let burst = total.wrapping_sub(before);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-        self.rest_after(burst, self.stock / 2, LOOKS, enough)
+        self.rest_after(burst, self.stock, LOOKS, enough)
     }
 
     fn rest_after(
@@ -140,15 +140,15 @@ impl Pace {
         rest
     }
 
-    /// Whether to rest now, after a burst of so many messages, where `heap` of them
-    /// are worth a rest.
+    /// Whether to rest now, after a burst of so many messages, where half a `heap`
+    /// is worth a rest.
     fn judge(&self, burst: u32, heap: u32) -> bool {
         let Some(wanted) = self.wanted.get() else { return false };
-        let heap = burst >= heap;
+        let (worth_it, heap) = (burst >= heap / 2, burst >= heap);
         let next = match self.before.get() {
             // The second look in a row: the stream, if there was one, is over.
             _ if burst == 0 => Before::Nothing,
-            Before::Rest if heap => {
+            Before::Rest if worth_it => {
                 self.wanted.set(Some(STREAM));
                 self.rests.set(self.rests.get().wrapping_add(1));
                 if self.rests.get().is_multiple_of(TRIAL) { Before::Trial } else { Before::Rest }
