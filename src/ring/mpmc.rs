@@ -85,6 +85,9 @@ const STATE_BITS: u32 = 3;
 const LAP_SHIFT: u32 = STATE_BITS + Owner::BITS;
 const _: () = assert!(MAX_LAP_BITS + LAP_SHIFT == u64::BITS);
 
+/// Slots above so many bytes begin with a line of their own.
+const LARGE: usize = 4096;
+
 /// Steps that a gallop counts for, since it reads up to 2 log2(capacity) words.
 const GALLOP_COST: u32 = STEP_BUDGET >> 16;
 
@@ -172,7 +175,8 @@ impl Geometry {
     ///
     /// A slot of up to 64 bytes is padded to a power of two, so that it never
     /// straddles two cache lines. Larger ones lie as densely as their alignment
-    /// allows: to own a slot is to own its lines, and each costs a transfer.
+    /// allows: to own a slot is to own its lines, and each costs a transfer. From 4
+    /// KiB on that counts for nothing, and each slot has lines of its own.
     ///
     /// # Errors
     ///
@@ -188,7 +192,8 @@ impl Geometry {
         let stride = if used <= 64 {
             used.next_power_of_two().max(align_of::<Slot>())
         } else {
-            round_up(used, payload.align().max(align_of::<Slot>())).ok_or(too_large)?
+            let align = if used <= LARGE { payload.align().max(align_of::<Slot>()) } else { 64 };
+            round_up(used, align).ok_or(too_large)?
         };
         let len = stride
             .checked_mul(capacity)

@@ -7,6 +7,7 @@ use crate::child::Role;
 use crate::measure::ends::slots;
 use crate::measure::message::{Message, with_message};
 use crate::measure::times::now_ns;
+use crate::measure::transport::Manner;
 use crate::processes::{self, Process};
 use crate::report::{Grouped, per_second};
 use crate::{Error, Result};
@@ -133,7 +134,7 @@ fn parent<M: Message>(
 ) -> Result<(Vec<Done>, Vec<Done>)> {
     let Part { segment, bytes, crew, .. } = part(Task::Consume);
     let Crew { producers, consumers } = crew;
-    let builder = Segment::builder(&segment).queue::<M>(QUEUE, slots(bytes));
+    let builder = Segment::builder(&segment).queue::<M>(QUEUE, slots(bytes, Manner::Blocking));
     // The children, and this process.
     let _segment = builder.participants(producers + consumers + 1).create()?;
     let start = |task| Process::start(&Role::Bench(super::Part::Mpmc(part(task))));

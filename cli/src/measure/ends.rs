@@ -3,7 +3,7 @@
 //! See [`Message`] for how messages are made and checked.
 
 use super::message::{Message, number_of_bytes, stamp_bytes};
-use super::transport::End;
+use super::transport::{End, Manner};
 use crate::Result;
 use slipring::{Pipe, Pod, Queue, Receiver, RecvError, SendError, Sender};
 
@@ -12,9 +12,11 @@ pub fn batch(bytes: usize) -> usize {
     (256 * 1024 / bytes).clamp(4, 64)
 }
 
-/// Slots of a queue or a typed pipe: 1024, unless that is more than a megabyte.
-pub fn slots(bytes: usize) -> usize {
-    ((1 << 20) / bytes).clamp(16, 1024)
+/// Slots of a queue or a typed pipe: 1024, unless that is more than a megabyte; or
+/// 256 of any size when messages are only touched in place.
+pub fn slots(bytes: usize, manner: Manner) -> usize {
+    let least = if manner == Manner::InPlace { 256 } else { 16 };
+    ((1 << 20) / bytes).clamp(least, 1024)
 }
 
 /// Ring of a pipe of bytes: as much as an OS pipe has, or sixteen messages.

@@ -59,7 +59,7 @@ fn typed<M: Message, J: Job>(
     role: &Role,
     job: J,
 ) -> Result<J::Outcome> {
-    let pipe = Pipe::<M>::create_typed(segment, slots(course.bytes))?;
+    let pipe = Pipe::<M>::create_typed(segment, slots(course.bytes, course.manner))?;
     let child = attached(role)?;
     let outcome = job.run_in(course.manner, Typed::new(pipe))?;
     child.join()?;
@@ -72,7 +72,7 @@ fn queues<M: Message, J: Job>(
     role: &Role,
     job: J,
 ) -> Result<J::Outcome> {
-    let slots = slots(course.bytes);
+    let slots = slots(course.bytes, course.manner);
     let builder = Segment::builder(segment).queue::<M>(THERE, slots).queue::<M>(BACK, slots);
     let segment = builder.create()?;
     let ends = Queues::<M>::new(&segment.queue(THERE)?, &segment.queue(BACK)?)?;
