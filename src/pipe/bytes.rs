@@ -144,12 +144,19 @@ impl PipeSender<[u8]> {
 
     #[cold]
     fn grant_waiting(&mut self, len: usize, until: Until) -> Result<Grant, SendError<()>> {
-        self.wait_for_room(len, until)?;
-        match self.producer.reserve(len) {
-            Ok(Some(grant)) => Ok(grant),
-            // Room once seen does not go away.
-            Ok(None) => Err(SendError::Full(())),
-            Err(error) => Err(SendError::Failed((), error)),
+        loop {
+            self.wait_for_room(len, until)?;
+            match self.producer.reserve(len) {
+                Ok(Some(grant)) => return Ok(grant),
+                // A successor of the receiver came between two looks.
+                Ok(None) => {}
+                Err(error) => return Err(SendError::Failed((), error)),
+            }
+            if let Until::Deadline(deadline) = until
+                && is_over(deadline)
+            {
+                return Err(SendError::Timeout(()));
+            }
         }
     }
 

@@ -100,17 +100,25 @@ impl<T: Pod> PipeSender<T> {
 
     #[cold]
     fn place_waiting(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
-        let PipeSender { producer, post } = self;
-        let waited = post.wait(deadline, || match (producer.is_ready(), post.peer()) {
-            (_, State::Left | State::Died(_)) => Look::Ready(Ok(())),
-            (true, _) => Look::Ready(Ok(())),
-            _ => Look::NotYet,
-        });
-        match waited {
-            None => Err(SendError::Timeout(())),
-            Some(Err(error)) => Err(SendError::Failed((), error)),
-            // Room once seen does not go away.
-            Some(Ok(())) => self.place()?.ok_or(SendError::Full(())),
+        loop {
+            let PipeSender { producer, post } = self;
+            let waited = post.wait(deadline, || match (producer.is_ready(), post.peer()) {
+                (_, State::Left | State::Died(_)) => Look::Ready(Ok(())),
+                (true, _) => Look::Ready(Ok(())),
+                _ => Look::NotYet,
+            });
+            match waited {
+                None => return Err(SendError::Timeout(())),
+                Some(Err(error)) => return Err(SendError::Failed((), error)),
+                Some(Ok(())) => {}
+            }
+            // `None` only if a successor of the receiver came between two looks.
+            if let Some(place) = self.place()? {
+                return Ok(place);
+            }
+            if is_over(deadline) {
+                return Err(SendError::Timeout(()));
+            }
         }
     }
 

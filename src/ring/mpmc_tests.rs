@@ -56,6 +56,24 @@ fn starts(capacity: usize) -> [u64; 6] {
 }
 
 #[test]
+fn small_slots_straddle_no_lines_and_large_ones_share_none() {
+    for size in (0..300).chain(LARGE - 70..LARGE + 70) {
+        for align in [1, 2, 4, 8, 16, 32, 64] {
+            let payload = Layout::from_size_align(size, align).unwrap();
+            let Geometry { payload_offset, stride, .. } = Geometry::new(3, payload).unwrap();
+            let used = payload_offset + size;
+            assert!(payload_offset.is_multiple_of(align) && used <= stride);
+            assert!(stride.is_multiple_of(align.max(8)));
+            match used {
+                ..=64 => assert!(stride.is_power_of_two() && stride < 2 * used.max(5)),
+                ..=LARGE => assert!(stride - used < align.max(8)),
+                _ => assert!(stride.is_multiple_of(64) && stride - used < 64),
+            }
+        }
+    }
+}
+
+#[test]
 fn fills_and_drains_in_order_at_every_wrap() {
     for capacity in CAPACITIES {
         for start in starts(capacity) {
