@@ -4,8 +4,8 @@
 //! laid out over one; whether the bytes are a mapped segment, a heap block or a
 //! loom model's block makes no difference to them.
 //!
-//! Layout arithmetic is here too, all of it checked: sizes come from users and
-//! from files.
+//! Layout arithmetic is here too, all of it checked, since sizes come from users and
+//! from files; and what depends on the size of cache lines.
 
 use core::alloc::Layout;
 use core::marker::PhantomData;
@@ -47,16 +47,15 @@ pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
     }
 }
 
-/// Messages of this size for which a receiving batch asks memory at a time.
-pub(crate) const fn chunk(size: usize) -> usize {
-    let fit = (64 << 10) / if size == 0 { 1 } else { size };
-    if fit == 0 {
-        1
-    } else if fit > 64 {
-        64
-    } else {
-        fit
-    }
+/// Whether a value of this type shares its slot's line with the slot's word, so
+/// that it has no line of its own.
+pub(crate) const fn in_one_line<T>() -> bool {
+    size_of::<T>() <= 64 - size_of::<u64>()
+}
+
+/// Values of this type for which a receiving batch asks memory at a time.
+pub(crate) fn chunk<T>() -> usize {
+    ((64 << 10) / size_of::<T>().max(1)).clamp(1, 64)
 }
 
 /// A borrowed stretch of memory that several threads or processes may share.

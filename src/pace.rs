@@ -16,9 +16,9 @@
 //!   fruitless look in a row, are a stream whose consumer is on its producer's
 //!   heels. (Who polls for the answers of round trips finds nothing several
 //!   times for each; who waits for them tells of one look a wait, but see next.)
-//! - If the rest brought less than half of that, more time a message than being
-//!   on the heels costs, it was a mistake, and the next one takes four
-//!   times as many messages.
+//! - If the rest brought less than half a stock, more time a message than being
+//!   on the heels costs, it was a mistake, and the next one takes four times as
+//!   many messages, up to [`RARELY`].
 //! - Messages that come in heaps by themselves, such as all requests of a window
 //!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
 //! - A ring that can't hold a stock ([`LEAST`] messages) gets none.

@@ -3,7 +3,7 @@
 use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
-use crate::memory::{Region, chunk, own_lines};
+use crate::memory::{Region, chunk, in_one_line, own_lines};
 use crate::ring::spsc::{Consumer, Producer, Ring};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
@@ -426,7 +426,9 @@ impl<T: Pod> PipeReceiver<T> {
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         unsafe {
             to.as_mut_ptr().copy_from_nonoverlapping(message.cast::<T>().as_ptr(), 1);
-            own_lines(message, size_of::<T>());
+            if !in_one_line::<T>() {
+                own_lines(message, size_of::<T>());
+            }
         }
     }
 
@@ -497,18 +499,14 @@ impl<T: Pod> PipeReceiver<T> {
         }
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
-        let first = self.look_by(None)?;
-        to.reserve(1);
-        Self::copy(first, &mut to.spare_capacity_mut()[0]);
-        self.consumer.pass();
-        // SAFETY: one element more is initialised.
-        unsafe { to.set_len(to.len() + 1) };
-        let (mut count, mut rested) = (1, false);
+        let (mut count, mut rested) = (0, false);
         while count < max {
-            let wanted = (max - count).min(chunk(size_of::<T>()));
+            let wanted = (max - count).min(chunk::<T>());
             let passed = self.pass_many(to, wanted);
             count += passed;
-            if passed < wanted {
+            if count == 0 {
+                self.look_by(None)?;
+            } else if passed < wanted {
                 if rested || !self.missed() {
                     break;
                 }
@@ -519,9 +517,13 @@ impl<T: Pod> PipeReceiver<T> {
         Ok(count)
     }
 
-    /// Appends what is there, up to `max` messages; how many.
+    /// Appends what is there, up to `max` messages; how many. None in a forked child
+    /// that has not taken the end.
     #[inline]
     fn pass_many(&mut self, to: &mut Vec<T>, max: usize) -> usize {
+        if !self.post.is_current() {
+            return 0;
+        }
         to.reserve(max);
         let room = &mut to.spare_capacity_mut()[..max];
         let count = self.consumer.pass_each(max, |nth, message| {

@@ -2,7 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
-use crate::memory::{chunk, own_lines};
+use crate::memory::{chunk, in_one_line, own_lines};
 use crate::ring::Owner;
 use crate::ring::mpmc::Taken;
 use crate::wait::{Look, glance};
@@ -198,7 +198,9 @@ impl<T: Pod> Receiver<T> {
         // to be `T` when the queue was opened; any bytes are a `T`.
         unsafe {
             to.as_mut_ptr().copy_from_nonoverlapping(payload.cast::<T>().as_ptr(), 1);
-            own_lines(payload, size_of::<T>());
+            if !in_one_line::<T>() {
+                own_lines(payload, size_of::<T>());
+            }
         }
     }
 
@@ -273,7 +275,7 @@ impl<T: Pod> Receiver<T> {
         self.append(first, to);
         let (mut count, mut rested) = (1, false);
         while count < max {
-            let wanted = (max - count).min(chunk(size_of::<T>()));
+            let wanted = (max - count).min(chunk::<T>());
             let taken = self.take_many(to, wanted);
             count += taken;
             if taken == wanted {

@@ -611,8 +611,10 @@ impl<'a> Consumer<'a> {
         self.ring.advance(&mut self.head);
     }
 
-    /// Lends the payloads of up to `n` messages to `read`, and gives each slot back
-    /// after that; how many, for want of more. `read` must not unwind.
+    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`,
+    /// and then gives their slots back: who is killed while it reads keeps none
+    /// of them from its successor. How many, for want of more. `read` must not
+    /// unwind.
     #[inline(always)]
     pub(crate) fn pass_each(
         &mut self,
@@ -626,9 +628,11 @@ impl<'a> Consumer<'a> {
             && let Some(payload) = consumer.at_hand()
         {
             read(count, payload);
-            consumer.pass();
+            consumer.ring.advance(&mut consumer.head);
             count += 1;
         }
+        consumer.head = self.head;
+        (0..count).for_each(|_| consumer.pass());
         self.head = consumer.head;
         count
     }

@@ -95,6 +95,62 @@ fn producer_never_overwrites_an_unreleased_slot() {
 }
 
 #[test]
+fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let heap = ring(2);
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other, 2);
+            let mut sent = 0;
+            while sent < 3 {
+                // SAFETY: a free payload is a u64 of ours.
+                let write = |nth, p: NonNull<u8>| unsafe { p.cast().write((sent + nth) as u64) };
+                let n = tx.publish_each(3 - sent, write);
+                sent += n;
+                if n == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut rx = consumer(&heap, 2);
+        let mut next = 0;
+        while next < 3 {
+            let n = rx.pass_each(2, |nth, p| {
+                // SAFETY: a published payload is a u64.
+                assert_eq!(unsafe { p.cast::<u64>().read() }, next + nth as u64);
+            });
+            next += n as u64;
+            if n == 0 {
+                thread::yield_now();
+            }
+        }
+        t.join().unwrap();
+    });
+}
+
+#[test]
+fn a_consumer_killed_while_it_frees_a_batch_leaves_the_rest() {
+    for nth in 1..=2 {
+        loom::model(move || {
+            let heap = ring(2);
+            let mut tx = producer(&heap, 2);
+            (1..=2).for_each(|value| send(&mut tx, value));
+            let other = heap.clone();
+            let t = thread::spawn(move || send(&mut producer(&other, 2), 3));
+            let dead = die_at("spsc.released", nth, || consumer(&heap, 2).pass_each(2, |_, _| ()));
+            assert!(dead.is_none());
+            let mut rx = consumer(&heap, 2);
+            for value in u64::from(nth) + 1..=3 {
+                assert_eq!(receive(&mut rx), value);
+            }
+            t.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_successor_producer_starts_at_the_published_tail() {
     loom::model(|| {
         let heap = ring(2);

@@ -287,8 +287,10 @@ fn successors_refuse_a_torn_word() {
 enum Step {
     Send,
     ClaimOnly,
+    SendMany(usize),
     Receive,
     PeekOnly,
+    ReceiveMany(usize),
     NewProducer,
     NewConsumer,
 }
@@ -298,8 +300,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             4 => Just(Step::Send),
             1 => Just(Step::ClaimOnly),
+            2 => (0usize..12).prop_map(Step::SendMany),
             4 => Just(Step::Receive),
             1 => Just(Step::PeekOnly),
+            2 => (0usize..12).prop_map(Step::ReceiveMany),
             1 => Just(Step::NewProducer),
             1 => Just(Step::NewConsumer),
         ],
@@ -339,10 +343,22 @@ proptest! {
                         put(slot.payload(), u64::MAX);
                     }
                 }
+                Step::SendMany(max) => {
+                    let n = tx.publish_each(max, |nth, p| put(p, next + nth as u64));
+                    prop_assert_eq!(n, max.min(capacity - oracle.len()));
+                    oracle.extend(next..next + n as u64);
+                    next += n as u64;
+                }
                 Step::Receive => prop_assert_eq!(receive(&mut rx), oracle.pop_front()),
                 Step::PeekOnly => {
                     let seen = rx.peek().unwrap().map(|message| get(message.payload()));
                     prop_assert_eq!(seen, oracle.front().copied());
+                }
+                Step::ReceiveMany(max) => {
+                    let mut seen = Vec::new();
+                    let n = rx.pass_each(max.min(capacity), |_, p| seen.push(get(p)));
+                    prop_assert_eq!(n, max.min(oracle.len()));
+                    prop_assert_eq!(seen, oracle.drain(..n).collect::<Vec<_>>());
                 }
                 // SAFETY: replaces the only producer.
                 Step::NewProducer => tx = unsafe { ring.producer().unwrap() },

@@ -76,8 +76,8 @@ impl System for TypedPipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
-               by try_reserve, try_peek and release_read; batches by send_many and recv_many; blocking by send \
-               and recv (which spin, then sleep)",
+               by try_reserve, try_peek and release_read; batches by send_many and recv_many; \
+               blocking by send and recv (which spin, then sleep)",
     };
     type Channel<const W: usize> = TypedPipeChannel;
 }
@@ -174,8 +174,8 @@ impl System for BytePipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().pipe(), as many messages as the others hold; in place by \
-               try_reserve and try_peek; batches by send_many, received by peek, try_peek and release_read; \
-               blocking by send and recv_into",
+               try_reserve, try_peek and release_read; batches by send_many, received by peek \
+               and try_peek; blocking by send and recv_into",
     };
     type Channel<const W: usize> = BytePipeChannel;
 }
@@ -286,8 +286,8 @@ impl System for TheQueue {
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "Queue::create(), at most once; up to 64 B try_send and try_recv, above in place by \
-               try_claim, try_take and release_read; batches by send_many and recv_many; blocking by send and \
-               recv",
+               try_claim, try_take and release_read; batches by send_many and recv_many; blocking \
+               by send and recv",
     };
     type Channel<const W: usize> = QueueChannel<W>;
 }
