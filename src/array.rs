@@ -357,13 +357,13 @@ impl<T: Pod> Array<T> {
     ///
     /// `WouldBlock`, `Poisoned` with the guard, or `Failed`.
     pub fn try_lock(&mut self) -> Result<ArrayGuard<'_, T>, LockError<ArrayGuard<'_, T>>> {
-        let identity = self.attachment.identity().map_err(LockError::Failed)?;
+        let identity = self.attachment.identity()?;
         match self.lock.try_lock(identity.me) {
             Ok(acquired) => Self::guard(self, identity, acquired.poisoned),
-            Err(NoLock::Corrupt(error)) => Err(LockError::Failed(error)),
+            Err(NoLock::Corrupt(error)) => Err(error.into()),
             Err(NoLock::Held(holder)) => {
                 if !self.attachment.is_alive(holder) {
-                    self.attachment.recover(holder).map_err(LockError::Failed)?;
+                    self.attachment.recover(holder)?;
                 }
                 match self.lock.try_lock(identity.me) {
                     Ok(acquired) => Self::guard(self, identity, acquired.poisoned),
@@ -377,11 +377,11 @@ impl<T: Pod> Array<T> {
         &mut self,
         deadline: Option<Instant>,
     ) -> Result<ArrayGuard<'_, T>, LockError<ArrayGuard<'_, T>>> {
-        let identity = self.attachment.identity().map_err(LockError::Failed)?;
+        let identity = self.attachment.identity()?;
         match lock::acquire(&self.attachment, &self.lock, identity.me, deadline) {
             Ok(Some(acquired)) => Self::guard(self, identity, acquired.poisoned),
             Ok(None) => Err(LockError::Timeout),
-            Err(error) => Err(LockError::Failed(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -278,6 +278,9 @@ impl Error {
 /// Result of everything outside the exchange of messages.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+// Errors are boxed where they stand beside a message or may stand in its place: one
+// that is dropped by its address would keep the message out of registers.
+
 /// Why a message was not sent. The message comes back: `V` is the message
 /// itself, or `()` where the caller still has it, or the number of messages
 /// sent before the failure for `send_many`.
@@ -290,7 +293,7 @@ pub enum SendError<V> {
     /// The deadline passed with the ring full.
     Timeout(V),
     /// Something else went wrong.
-    Failed(V, Error),
+    Failed(V, Box<Error>),
 }
 
 impl<V> SendError<V> {
@@ -301,6 +304,14 @@ impl<V> SendError<V> {
             | SendError::Closed(v)
             | SendError::Timeout(v)
             | SendError::Failed(v, _) => v,
+        }
+    }
+
+    /// What went wrong, if it is [`SendError::Failed`].
+    pub fn failure(&self) -> Option<&Error> {
+        match self {
+            SendError::Failed(_, error) => Some(error),
+            _ => None,
         }
     }
 
@@ -351,10 +362,13 @@ impl<V> fmt::Display for SendError<V> {
 
 impl<V> std::error::Error for SendError<V> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            SendError::Failed(_, e) => Some(e),
-            _ => None,
-        }
+        Some(self.failure()?)
+    }
+}
+
+impl From<Error> for SendError<()> {
+    fn from(e: Error) -> Self {
+        SendError::Failed((), e.into())
     }
 }
 
@@ -374,7 +388,17 @@ pub enum RecvError {
     /// The deadline passed with nothing to receive.
     Timeout,
     /// Something else went wrong.
-    Failed(Error),
+    Failed(Box<Error>),
+}
+
+impl RecvError {
+    /// What went wrong, if it is [`RecvError::Failed`].
+    pub fn failure(&self) -> Option<&Error> {
+        match self {
+            RecvError::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for RecvError {
@@ -391,16 +415,13 @@ impl fmt::Display for RecvError {
 
 impl std::error::Error for RecvError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            RecvError::Failed(e) => Some(e),
-            _ => None,
-        }
+        Some(self.failure()?)
     }
 }
 
 impl From<Error> for RecvError {
     fn from(e: Error) -> Self {
-        RecvError::Failed(e)
+        RecvError::Failed(e.into())
     }
 }
 
@@ -414,7 +435,13 @@ pub enum LockError<G> {
     /// The deadline passed.
     Timeout,
     /// Something else went wrong.
-    Failed(Error),
+    Failed(Box<Error>),
+}
+
+impl<G> From<Error> for LockError<G> {
+    fn from(e: Error) -> Self {
+        LockError::Failed(e.into())
+    }
 }
 
 impl<G> fmt::Debug for LockError<G> {
@@ -447,7 +474,7 @@ impl<G> From<LockError<G>> for Error {
             LockError::Poisoned(_) => Error::Poisoned,
             LockError::WouldBlock => Error::Busy { what: "the lock", pid: 0 },
             LockError::Timeout => Error::Timeout,
-            LockError::Failed(error) => error,
+            LockError::Failed(error) => *error,
         }
     }
 }

@@ -177,14 +177,13 @@ impl Lock {
     }
 
     fn try_lock_elsewise(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        let identity = self.attachment.identity().map_err(LockError::Failed)?;
+        let identity = self.attachment.identity()?;
         match self.word.try_lock(identity.me) {
             Ok(acquired) => self.guard(identity, acquired),
-            Err(NoLock::Corrupt(error)) => Err(LockError::Failed(error)),
+            Err(NoLock::Corrupt(error)) => Err(error.into()),
             Err(NoLock::Held(holder)) => {
                 // A dead holder is seen here too, so that pollers get on.
-                let freed = !self.attachment.is_alive(holder)
-                    && self.attachment.recover(holder).map_err(LockError::Failed)?;
+                let freed = !self.attachment.is_alive(holder) && self.attachment.recover(holder)?;
                 match freed.then(|| self.word.try_lock(identity.me)) {
                     Some(Ok(acquired)) => self.guard(identity, acquired),
                     _ => Err(LockError::WouldBlock),
@@ -223,11 +222,11 @@ impl Lock {
         &self,
         deadline: Option<Instant>,
     ) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        let identity = self.attachment.identity().map_err(LockError::Failed)?;
+        let identity = self.attachment.identity()?;
         match acquire(&self.attachment, &self.word, identity.me, deadline) {
             Ok(Some(acquired)) => self.guard(identity, acquired),
             Ok(None) => Err(LockError::Timeout),
-            Err(error) => Err(LockError::Failed(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -31,6 +31,7 @@
 
 use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier, point};
 use core::cell::Cell;
+use core::hint::black_box;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -121,13 +122,31 @@ impl<'a> Waiter<'a> {
 
     /// Wakes sleepers, if there are any. Call after the publication. Without
     /// sleepers this is a load of a line that nobody writes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn notify(&self) {
-        light_barrier(self.asymmetric);
-        // Edge W: the barrier above pairs with the one in `prepare`.
-        if self.event.futex.word.load(Ordering::Relaxed) & SLEEPING != 0 {
+        if self.is_awaited() {
             self.wake();
         }
+    }
+
+    /// The same for a caller with a value at hand: in the usual case a short one
+    /// stays in its registers, which it would not if it had to survive a call.
+    #[inline(always)]
+    pub(crate) fn notify_with<T: Copy>(&self, value: T) -> T {
+        if !self.is_awaited() {
+            return value;
+        }
+        let mut kept = value;
+        black_box(&mut kept);
+        self.wake();
+        *black_box(&mut kept)
+    }
+
+    #[inline(always)]
+    fn is_awaited(&self) -> bool {
+        light_barrier(self.asymmetric);
+        // Edge W: the barrier above pairs with the one in `prepare`.
+        self.event.futex.word.load(Ordering::Relaxed) & SLEEPING != 0
     }
 
     /// Wakes sleepers whatever the flag says.

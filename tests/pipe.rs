@@ -108,7 +108,8 @@ fn a_buffer_that_is_too_small_keeps_the_message() {
     a.send(b"0123456789").unwrap();
     let mut buffer = [0; 20];
     match b.recv_into(&mut buffer[..9]) {
-        Err(RecvError::Failed(Error::BufferTooSmall { needed: 10, len: 9 })) => {}
+        Err(RecvError::Failed(error))
+            if matches!(*error, Error::BufferTooSmall { needed: 10, len: 9 }) => {}
         other => panic!("{other:?}"),
     }
     assert_eq!(b.recv_into(&mut buffer).unwrap(), 10);
@@ -117,7 +118,8 @@ fn a_buffer_that_is_too_small_keeps_the_message() {
     std::thread::scope(|scope| {
         scope.spawn(|| a.send(&[3; 5000]).unwrap());
         match b.recv_into(&mut buffer) {
-            Err(RecvError::Failed(Error::BufferTooSmall { needed: 5000, len: 20 })) => {}
+            Err(RecvError::Failed(error))
+                if matches!(*error, Error::BufferTooSmall { needed: 5000, len: 20 }) => {}
             other => panic!("{other:?}"),
         }
         let mut large = vec![0; 5000];
@@ -136,7 +138,8 @@ fn in_place() {
     assert_eq!(&*b.peek().unwrap(), b"abc");
     assert!(matches!(b.try_recv(), Err(RecvError::Empty)), "peek released it; no ghost");
     match a.reserve(1 << 20) {
-        Err(SendError::Failed((), Error::TooLarge { len, max })) => {
+        Err(SendError::Failed((), error)) => {
+            let Error::TooLarge { len, max } = *error else { panic!("{error}") };
             assert!(len == 1 << 20 && max < 1024);
             assert_eq!(a.reserve(max).unwrap().len(), max);
         }
@@ -229,8 +232,10 @@ fn one_way() {
     let mut b = Pipe::open(&name).unwrap();
     a.send(b"x").unwrap();
     assert_eq!(b.recv().unwrap(), b"x");
-    assert!(matches!(b.send(b"y"), Err(SendError::Failed((), Error::OneWay { end: "receives" }))));
-    assert!(matches!(a.try_recv(), Err(RecvError::Failed(Error::OneWay { end: "sends" }))));
+    let refusal = b.send(b"y").unwrap_err();
+    assert!(matches!(refusal.failure(), Some(Error::OneWay { end: "receives" })));
+    let refusal = a.try_recv().unwrap_err();
+    assert!(matches!(refusal.failure(), Some(Error::OneWay { end: "sends" })));
     let (sender, receiver) = a.split();
     assert!(sender.is_some() && receiver.is_none());
 }
@@ -424,7 +429,9 @@ fn like_a_deque() {
                 match a.try_send(&message) {
                     Ok(()) => oracle.push_back(message),
                     Err(SendError::Full(())) => assert!(!oracle.is_empty()),
-                    Err(SendError::Failed((), Error::TooLarge { .. })) => {
+                    Err(SendError::Failed((), error))
+                        if matches!(*error, Error::TooLarge { .. }) =>
+                    {
                         assert!(message.len() > 100)
                     }
                     other => panic!("{other:?}"),
@@ -499,10 +506,10 @@ fn fork_then_a_torn_ring(name: &str) {
         let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             torn.read_exact(&mut [0]).unwrap();
             for _ in 0..3 {
-                let got = a.try_recv();
-                assert!(matches!(got, Err(RecvError::Failed(Error::Corrupt { .. }))), "{got:?}");
-                let got = typed.try_recv();
-                assert!(matches!(got, Err(RecvError::Failed(Error::Corrupt { .. }))), "{got:?}");
+                let got = a.try_recv().unwrap_err();
+                assert!(matches!(got.failure(), Some(Error::Corrupt { .. })), "{got:?}");
+                let got = typed.try_recv().unwrap_err();
+                assert!(matches!(got.failure(), Some(Error::Corrupt { .. })), "{got:?}");
             }
         }));
         // SAFETY: ends the process without running what belongs to the parent.

@@ -132,7 +132,8 @@ fn bytes() {
         assert_eq!(rx.recv().unwrap(), message);
     }
     let too_large = |result| match result {
-        Err(SendError::Failed((), Error::TooLarge { len: 101, max: 100 })) => {}
+        Err(SendError::Failed((), error))
+            if matches!(*error, Error::TooLarge { len: 101, max: 100 }) => {}
         other => panic!("{other:?}"),
     };
     too_large(tx.try_send(&[0; 101]));

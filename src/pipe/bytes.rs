@@ -113,7 +113,7 @@ impl PipeSender<[u8]> {
     /// Fails when nobody will receive, or the end must be taken anew.
     fn ready(&mut self) -> Result<(), SendError<()>> {
         if !self.post.is_current() {
-            self.renew().map_err(|error| SendError::Failed((), error))?;
+            self.renew()?;
         }
         match self.post.peer() {
             State::Left | State::Died(_) => Err(SendError::Closed(())),
@@ -138,7 +138,7 @@ impl PipeSender<[u8]> {
         match self.producer.reserve(len) {
             Ok(Some(grant)) => Ok(grant),
             Ok(None) => self.grant_waiting(len, until),
-            Err(error) => Err(SendError::Failed((), error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -150,7 +150,7 @@ impl PipeSender<[u8]> {
                 Ok(Some(grant)) => return Ok(grant),
                 // A successor of the receiver came between two looks.
                 Ok(None) => {}
-                Err(error) => return Err(SendError::Failed((), error)),
+                Err(error) => return Err(error.into()),
             }
             if let Until::Deadline(deadline) = until
                 && is_over(deadline)
@@ -166,7 +166,7 @@ impl PipeSender<[u8]> {
         self.publish();
         self.post.pace.miss_blind();
         let Until::Deadline(deadline) = until else {
-            self.post.missed().map_err(|error| SendError::Failed((), error))?;
+            self.post.missed()?;
             return Err(SendError::Full(()));
         };
         let PipeSender { producer, post } = self;
@@ -176,7 +176,7 @@ impl PipeSender<[u8]> {
         });
         match waited {
             None => Err(SendError::Timeout(())),
-            Some(Err(error)) => Err(SendError::Failed((), error)),
+            Some(Err(error)) => Err(error.into()),
             Some(Ok(())) => self.ready(),
         }
     }
@@ -210,7 +210,7 @@ impl PipeSender<[u8]> {
             return Ok(());
         }
         match until {
-            Until::Now => Err(SendError::Failed((), Error::TooLarge { len: message.len(), max })),
+            Until::Now => Err(Error::TooLarge { len: message.len(), max }.into()),
             Until::Deadline(_) => self.put_in_pieces(message, until),
         }
     }
@@ -237,7 +237,7 @@ impl PipeSender<[u8]> {
                 match self.producer.room(wanted) {
                     Ok(Some(room)) if room >= wanted.min(least) => break room,
                     Ok(_) => self.wait_for_room(wanted.min(least), until)?,
-                    Err(error) => return Err(SendError::Failed((), error)),
+                    Err(error) => return Err(error.into()),
                 }
             };
             let grant = self.grant(room, until)?;
@@ -445,12 +445,12 @@ impl Assembly {
         room: usize,
         mut released: impl FnMut(),
     ) -> Result<Option<Found>, RecvError> {
-        let corrupt = |what, at: usize| RecvError::Failed(Error::Corrupt { what, at: at as u64 });
+        let corrupt = |what, at: usize| RecvError::from(Error::Corrupt { what, at: at as u64 });
         for _ in 0..PIECES_AT_ONCE {
             if let Some(partial) = &self.partial {
                 if partial.len - self.read.min(partial.len) > room {
                     let needed = partial.len - self.read.min(partial.len);
-                    return Err(RecvError::Failed(Error::BufferTooSmall { needed, len: room }));
+                    return Err(Error::BufferTooSmall { needed, len: room }.into());
                 }
                 if partial.is_whole() {
                     return Ok(Some(Found::Assembled));
@@ -466,7 +466,7 @@ impl Assembly {
                     }
                     let needed = bytes.len() - self.read.min(bytes.len());
                     if needed > room {
-                        return Err(RecvError::Failed(Error::BufferTooSmall { needed, len: room }));
+                        return Err(Error::BufferTooSmall { needed, len: room }.into());
                     }
                     return Ok(Some(Found::Record(record)));
                 }
@@ -823,7 +823,7 @@ impl PipeReceiver<[u8]> {
     pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
         match self.look_by(usize::MAX, deadline(timeout)) {
             Ok(_) | Err(RecvError::Closed | RecvError::PeerDied { .. }) => Ok(true),
-            Err(RecvError::Failed(error)) => Err(error),
+            Err(RecvError::Failed(error)) => Err(*error),
             Err(RecvError::Empty | RecvError::Timeout) => Ok(false),
         }
     }
@@ -976,7 +976,7 @@ impl io::Read for Pipe<[u8]> {
 impl Pipe<[u8]> {
     #[inline(always)]
     fn sending_bytes(&mut self) -> Result<&mut PipeSender<[u8]>, SendError<()>> {
-        self.sending().map_err(|error| SendError::Failed((), error))
+        self.sending().map_err(SendError::from)
     }
 
     /// See [`PipeSender::try_send`].
@@ -1023,7 +1023,7 @@ impl Pipe<[u8]> {
     ///
     /// As there.
     pub fn send_many<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<(), SendError<usize>> {
-        self.sending().map_err(|error| SendError::Failed(0, error))?.send_many(messages)
+        self.sending().map_err(|error| SendError::Failed(0, error.into()))?.send_many(messages)
     }
 
     /// See [`PipeSender::reserve`].

@@ -804,7 +804,7 @@ impl<T: ?Sized + Transport> Pipe<T> {
 
     #[inline(always)]
     fn receiving(&mut self) -> Result<&mut PipeReceiver<T>, RecvError> {
-        self.receiving_or_error().map_err(RecvError::Failed)
+        self.receiving_or_error().map_err(RecvError::from)
     }
 }
 

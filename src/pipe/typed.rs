@@ -42,27 +42,23 @@ unsafe fn attach(ring: Region<'static>, geometry: Geometry) -> Result<Ring<'stat
 }
 
 impl<T: Pod> PipeSender<T> {
-    /// The place for the next message in the usual case, which is small enough
-    /// for the caller's loop; `None` sends it the long way.
+    /// Whether there is room for the next message in the usual case, which is
+    /// small enough for the caller's loop; if not, it goes the long way.
     #[inline(always)]
-    fn at_hand(&self) -> Option<NonNull<u8>> {
-        if self.post.is_current() && !self.post.is_peer_gone() {
-            self.producer.at_hand()
-        } else {
-            None
-        }
+    fn has_room(&self) -> bool {
+        self.post.is_current() && !self.post.is_peer_gone() && self.producer.has_slot()
     }
 
-    /// A place for the next message; `None` if there is none now.
-    fn place(&mut self) -> Result<Option<NonNull<u8>>, SendError<()>> {
+    /// One whole look: whether there is room now.
+    fn look(&mut self) -> Result<bool, SendError<()>> {
         if !self.post.is_current() {
-            self.renew().map_err(|error| SendError::Failed((), error))?;
+            self.renew()?;
         }
         if let State::Left | State::Died(_) = self.post.peer() {
             return Err(SendError::Closed(()));
         }
-        let claim = self.producer.try_claim().map_err(|error| SendError::Failed((), error))?;
-        Ok(claim.map(|claim| claim.payload()))
+        let claim = self.producer.try_claim()?;
+        Ok(claim.is_some())
     }
 
     #[cold]
@@ -76,30 +72,33 @@ impl<T: Pod> PipeSender<T> {
     }
 
     #[inline(never)]
-    fn place_now(&mut self) -> Result<NonNull<u8>, SendError<()>> {
-        match self.place()? {
-            Some(place) => Ok(place),
-            None => {
-                self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
-                self.post.missed().map_err(|error| SendError::Failed((), error))?;
-                Err(SendError::Full(()))
-            }
+    fn room_now(&mut self) -> Result<(), SendError<()>> {
+        if self.look()? {
+            return Ok(());
         }
+        self.missed();
+        self.post.missed()?;
+        Err(SendError::Full(()))
+    }
+
+    /// A fruitless look: see [`Pace`].
+    ///
+    /// [`Pace`]: crate::pace::Pace
+    fn missed(&self) {
+        self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
     }
 
     #[inline(never)]
-    fn place_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
-        match self.place()? {
-            Some(place) => Ok(place),
-            None => {
-                self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
-                self.place_waiting(deadline)
-            }
+    fn room_by(&mut self, deadline: Option<Instant>) -> Result<(), SendError<()>> {
+        if self.look()? {
+            return Ok(());
         }
+        self.missed();
+        self.room_waiting(deadline)
     }
 
     #[cold]
-    fn place_waiting(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, SendError<()>> {
+    fn room_waiting(&mut self, deadline: Option<Instant>) -> Result<(), SendError<()>> {
         loop {
             let PipeSender { producer, post } = self;
             let waited = post.wait(deadline, || match (producer.is_ready(), post.peer()) {
@@ -109,12 +108,12 @@ impl<T: Pod> PipeSender<T> {
             });
             match waited {
                 None => return Err(SendError::Timeout(())),
-                Some(Err(error)) => return Err(SendError::Failed((), error)),
+                Some(Err(error)) => return Err(error.into()),
                 Some(Ok(())) => {}
             }
-            // `None` only if a successor of the receiver came between two looks.
-            if let Some(place) = self.place()? {
-                return Ok(place);
+            // Not so only if a successor of the receiver came between two looks.
+            if self.look()? {
+                return Ok(());
             }
             if is_over(deadline) {
                 return Err(SendError::Timeout(()));
@@ -123,11 +122,11 @@ impl<T: Pod> PipeSender<T> {
     }
 
     #[inline(always)]
-    fn put(&mut self, place: NonNull<u8>, message: T) {
-        // SAFETY: a free slot of the ring, the producer's alone, sized and
+    fn put(&mut self, message: T) {
+        // SAFETY: `has_room` or a look found a free slot of the ring, the producer's alone, sized and
         // aligned for the object's element, found to be `T` when the pipe was
         // opened.
-        unsafe { place.cast::<T>().write(message) };
+        unsafe { self.producer.payload().cast::<T>().write(message) };
         point("pipe.written");
         self.producer.publish();
         self.post.direction.readable.notify();
@@ -139,23 +138,21 @@ impl<T: Pod> PipeSender<T> {
     ///
     /// `Full`, `Closed` when the other end is gone, or `Failed`, with the
     /// message.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        match self.at_hand() {
-            Some(place) => {
-                self.put(place, message);
-                Ok(())
-            }
-            // A copy, so that the message itself can live in registers.
-            None => self.try_send_elsewise(&{ message }),
+        if self.has_room() {
+            self.put(message);
+            return Ok(());
         }
+        // A copy, so that the message itself can live in registers.
+        self.try_send_elsewise(&{ message })
     }
 
     #[inline(never)]
     fn try_send_elsewise(&mut self, message: &T) -> Result<(), SendError<T>> {
-        match self.place_now() {
-            Ok(place) => {
-                self.put(place, *message);
+        match self.room_now() {
+            Ok(()) => {
+                self.put(*message);
                 Ok(())
             }
             Err(error) => Err(error.with(*message)),
@@ -167,7 +164,7 @@ impl<T: Pod> PipeSender<T> {
     /// # Errors
     ///
     /// `Closed` or `Failed`, with the message.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
         self.send_by(message, None)
     }
@@ -190,15 +187,13 @@ impl<T: Pod> PipeSender<T> {
         self.send_by(message, Some(at))
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
-        match self.at_hand() {
-            Some(place) => {
-                self.put(place, message);
-                Ok(())
-            }
-            None => self.send_elsewise(&{ message }, deadline),
+        if self.has_room() {
+            self.put(message);
+            return Ok(());
         }
+        self.send_elsewise(&{ message }, deadline)
     }
 
     #[inline(never)]
@@ -207,9 +202,9 @@ impl<T: Pod> PipeSender<T> {
         message: &T,
         deadline: Option<Instant>,
     ) -> Result<(), SendError<T>> {
-        match self.place_by(deadline) {
-            Ok(place) => {
-                self.put(place, *message);
+        match self.room_by(deadline) {
+            Ok(()) => {
+                self.put(*message);
                 Ok(())
             }
             Err(error) => Err(error.with(*message)),
@@ -225,7 +220,7 @@ impl<T: Pod> PipeSender<T> {
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
         let mut sent = 0;
         while sent < messages.len() {
-            self.place_by(None).map_err(|error| error.map(|()| sent))?;
+            self.room_by(None).map_err(|error| error.map(|()| sent))?;
             let rest = &messages[sent..];
             sent += self.producer.publish_each(rest.len(), |nth, place| {
                 // SAFETY: as in `put`.
@@ -246,11 +241,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        if let Some(place) = self.at_hand() {
-            return Ok(PipeSlot { payload: place.cast(), sender: self });
+        if !self.has_room() {
+            self.room_by(None)?;
         }
-        let place = self.place_by(None)?;
-        Ok(PipeSlot { payload: place.cast(), sender: self })
+        Ok(PipeSlot { payload: self.producer.payload().cast(), sender: self })
     }
 
     /// Room for the next message, without waiting.
@@ -260,11 +254,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Full`, `Closed` or `Failed`.
     #[inline]
     pub fn try_reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        if let Some(place) = self.at_hand() {
-            return Ok(PipeSlot { payload: place.cast(), sender: self });
+        if !self.has_room() {
+            self.room_now()?;
         }
-        let place = self.place_now()?;
-        Ok(PipeSlot { payload: place.cast(), sender: self })
+        Ok(PipeSlot { payload: self.producer.payload().cast(), sender: self })
     }
 }
 
@@ -321,26 +314,23 @@ impl<T: Pod + fmt::Debug> fmt::Debug for PipeSlot<'_, T> {
 }
 
 impl<T: Pod> PipeReceiver<T> {
-    /// The next message in the usual case: as [`PipeSender::at_hand`].
+    /// Whether there is a message in the usual case: as [`PipeSender::has_room`].
     #[inline(always)]
-    fn at_hand(&mut self) -> Option<NonNull<u8>> {
-        if self.post.is_current() { self.consumer.at_hand() } else { None }
+    fn has_message(&self) -> bool {
+        self.post.is_current() && self.consumer.has_message()
     }
 
-    /// The next message in place; `None` if there is none now.
-    fn look(&mut self) -> Result<Option<NonNull<u8>>, RecvError> {
+    /// One whole look: whether there is a message now.
+    fn look(&mut self) -> Result<bool, RecvError> {
         if !self.post.is_current() {
             self.renew()?;
         }
-        if let Some(message) = self.consumer.peek()? {
-            return Ok(Some(message.payload()));
+        if self.consumer.peek()?.is_some() {
+            return Ok(true);
         }
-        let Some(end) = end_of_stream(self.post.peer()) else { return Ok(None) };
+        let Some(end) = end_of_stream(self.post.peer()) else { return Ok(false) };
         // What was sent before the end is visible now.
-        match self.consumer.peek()? {
-            Some(message) => Ok(Some(message.payload())),
-            None => Err(end),
-        }
+        if self.consumer.peek()?.is_some() { Ok(true) } else { Err(end) }
     }
 
     #[cold]
@@ -360,33 +350,28 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     #[inline(never)]
-    fn look_now(&mut self) -> Result<NonNull<u8>, RecvError> {
-        match self.look()? {
-            Some(message) => Ok(message),
-            None => {
-                self.missed();
-                self.post.missed()?;
-                Err(RecvError::Empty)
-            }
+    fn look_now(&mut self) -> Result<(), RecvError> {
+        if self.look()? {
+            return Ok(());
         }
+        self.missed();
+        self.post.missed()?;
+        Err(RecvError::Empty)
     }
 
     #[inline(never)]
-    fn look_by(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
-        if let Some(message) = self.at_hand() {
-            return Ok(message);
+    fn look_by(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+        if self.has_message() {
+            return Ok(());
         }
         self.missed();
-        if let Some(message) = glance(deadline, || self.at_hand()) {
-            return Ok(message);
+        if glance(deadline, || self.has_message().then_some(())).is_some() || self.look()? {
+            return Ok(());
         }
-        match self.look()? {
-            Some(message) => Ok(message),
-            None => self.look_waiting(deadline),
-        }
+        self.look_waiting(deadline)
     }
 
-    fn look_waiting(&mut self, deadline: Option<Instant>) -> Result<NonNull<u8>, RecvError> {
+    fn look_waiting(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
         loop {
             let PipeReceiver { consumer, post } = self;
             let waited = post.wait(deadline, || {
@@ -400,10 +385,10 @@ impl<T: Pod> PipeReceiver<T> {
                 None => return Err(RecvError::Timeout),
                 Some(done) => done?,
             }
-            // `None` only if a successor came between the two looks, or a peer
+            // Not so only if a successor came between the two looks, or a peer
             // takes its words back.
-            if let Some(message) = self.look()? {
-                return Ok(message);
+            if self.look()? {
+                return Ok(());
             }
             if is_over(deadline) {
                 return Err(RecvError::Timeout);
@@ -412,12 +397,13 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     #[inline(always)]
-    fn get(&mut self, message: NonNull<u8>) -> T {
+    fn get(&mut self) -> T {
         let mut copy = MaybeUninit::uninit();
-        Self::copy(message, &mut copy);
-        self.release();
+        Self::copy(self.consumer.payload(), &mut copy);
         // SAFETY: `copy` has written it.
-        unsafe { copy.assume_init() }
+        let copy = unsafe { copy.assume_init() };
+        self.consumer.pass();
+        self.post.direction.writable.notify_with(copy)
     }
 
     #[inline(always)]
@@ -444,13 +430,12 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. `Empty` right after many
     /// messages may take three microseconds, in which more of them can come.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        if let Some(message) = self.at_hand() {
-            return Ok(self.get(message));
+        if !self.has_message() {
+            self.look_now()?;
         }
-        let message = self.look_now()?;
-        Ok(self.get(message))
+        Ok(self.get())
     }
 
     /// Receives, waiting for as long as it takes.
@@ -458,13 +443,12 @@ impl<T: Pod> PipeReceiver<T> {
     /// # Errors
     ///
     /// `Closed`, `PeerDied` or `Failed`.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        if let Some(message) = self.at_hand() {
-            return Ok(self.get(message));
+        if !self.has_message() {
+            self.look_by(None)?;
         }
-        let message = self.look_by(None)?;
-        Ok(self.get(message))
+        Ok(self.get())
     }
 
     /// Receives, waiting for at most `timeout`.
@@ -473,8 +457,8 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// `Timeout`, `Closed`, `PeerDied` or `Failed`.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
-        let message = self.look_by(deadline(timeout))?;
-        Ok(self.get(message))
+        self.look_by(deadline(timeout))?;
+        Ok(self.get())
     }
 
     /// Receives, waiting until `at`.
@@ -483,8 +467,8 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// As [`PipeReceiver::recv_timeout`].
     pub fn recv_deadline(&mut self, at: Instant) -> Result<T, RecvError> {
-        let message = self.look_by(Some(at))?;
-        Ok(self.get(message))
+        self.look_by(Some(at))?;
+        Ok(self.get())
     }
 
     /// Waits for a message, then appends it and what else is there to `to`, up
@@ -542,11 +526,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        if let Some(message) = self.at_hand() {
-            return Ok(PipeMessage { payload: message.cast(), receiver: self });
+        if !self.has_message() {
+            self.look_by(None)?;
         }
-        let message = self.look_by(None)?;
-        Ok(PipeMessage { payload: message.cast(), receiver: self })
+        Ok(PipeMessage { payload: self.consumer.payload().cast(), receiver: self })
     }
 
     /// The next message in place, without waiting.
@@ -556,11 +539,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        if let Some(message) = self.at_hand() {
-            return Ok(PipeMessage { payload: message.cast(), receiver: self });
+        if !self.has_message() {
+            self.look_now()?;
         }
-        let message = self.look_now()?;
-        Ok(PipeMessage { payload: message.cast(), receiver: self })
+        Ok(PipeMessage { payload: self.consumer.payload().cast(), receiver: self })
     }
 
     /// Waits until there is something to receive (a message, or the end of the
@@ -572,8 +554,8 @@ impl<T: Pod> PipeReceiver<T> {
     /// whose parent holds the end.
     pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
         match self.look_by(deadline(timeout)) {
-            Ok(_) | Err(RecvError::Closed | RecvError::PeerDied { .. }) => Ok(true),
-            Err(RecvError::Failed(error)) => Err(error),
+            Ok(()) | Err(RecvError::Closed | RecvError::PeerDied { .. }) => Ok(true),
+            Err(RecvError::Failed(error)) => Err(*error),
             Err(RecvError::Empty | RecvError::Timeout) => Ok(false),
         }
     }
@@ -637,11 +619,11 @@ impl<T: Pod> Pipe<T> {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.try_send(message),
-            Err(error) => Err(SendError::Failed((), error).with(message)),
+            Err(error) => Err(SendError::from(error).with(message)),
         }
     }
 
@@ -650,11 +632,11 @@ impl<T: Pod> Pipe<T> {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send(message),
-            Err(error) => Err(SendError::Failed((), error).with(message)),
+            Err(error) => Err(SendError::from(error).with(message)),
         }
     }
 
@@ -666,7 +648,7 @@ impl<T: Pod> Pipe<T> {
     pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send_timeout(message, timeout),
-            Err(error) => Err(SendError::Failed((), error).with(message)),
+            Err(error) => Err(SendError::from(error).with(message)),
         }
     }
 
@@ -678,7 +660,7 @@ impl<T: Pod> Pipe<T> {
     pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send_deadline(message, at),
-            Err(error) => Err(SendError::Failed((), error).with(message)),
+            Err(error) => Err(SendError::from(error).with(message)),
         }
     }
 
@@ -688,7 +670,7 @@ impl<T: Pod> Pipe<T> {
     ///
     /// As there.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
-        self.sending().map_err(|error| SendError::Failed(0, error))?.send_many(messages)
+        self.sending().map_err(|error| SendError::Failed(0, error.into()))?.send_many(messages)
     }
 
     /// See [`PipeSender::reserve`].
@@ -697,7 +679,7 @@ impl<T: Pod> Pipe<T> {
     ///
     /// As there.
     pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        self.sending().map_err(|error| SendError::Failed((), error))?.reserve()
+        self.sending()?.reserve()
     }
 
     /// See [`PipeReceiver::try_recv`].
@@ -705,7 +687,7 @@ impl<T: Pod> Pipe<T> {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
         self.receiving()?.try_recv()
     }
@@ -715,7 +697,7 @@ impl<T: Pod> Pipe<T> {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<T, RecvError> {
         self.receiving()?.recv()
     }

@@ -107,7 +107,7 @@ impl<T: ?Sized> Receiver<T> {
                 Err(RecvError::Empty)
             }
             Err(Refusal::Over) => Err(RecvError::Closed),
-            Err(Refusal::Failed(error)) => Err(RecvError::Failed(error)),
+            Err(Refusal::Failed(error)) => Err(error.into()),
         }
     }
 
@@ -133,12 +133,12 @@ impl<T: ?Sized> Receiver<T> {
     fn take_waiting(&mut self, deadline: Option<Instant>) -> Result<Taken<'static>, RecvError> {
         let me = self.port.me()?;
         // Who stands in the way; or why there is no use in waiting.
-        let state = RefCell::new((None, None));
+        let state = RefCell::new((None, None::<Error>));
         let taken = self.port.queue.core.readable.until(
             deadline,
             || {
                 if let Some(error) = state.borrow_mut().1.take() {
-                    return Look::Ready(Err(RecvError::Failed(error)));
+                    return Look::Ready(Err(error.into()));
                 }
                 match self.take_once(me) {
                     Ok(taken) => Look::Ready(Ok(taken)),
@@ -147,7 +147,7 @@ impl<T: ?Sized> Receiver<T> {
                         Look::NotYet
                     }
                     Err(Refusal::Over) => Look::Ready(Err(RecvError::Closed)),
-                    Err(Refusal::Failed(error)) => Look::Ready(Err(RecvError::Failed(error))),
+                    Err(Refusal::Failed(error)) => Look::Ready(Err(error.into())),
                 }
             },
             |slice_over| {
@@ -185,9 +185,10 @@ impl<T: Pod> Receiver<T> {
     fn get(&self, taken: Taken<'static>) -> T {
         let mut message = MaybeUninit::uninit();
         Self::copy(&taken, &mut message);
-        self.release(taken);
         // SAFETY: `copy` has written it.
-        unsafe { message.assume_init() }
+        let message = unsafe { message.assume_init() };
+        self.port.queue.core.ring.release(taken);
+        self.port.queue.core.writable.notify_with(message)
     }
 
     #[inline(always)]
@@ -211,12 +212,12 @@ impl<T: Pod> Receiver<T> {
     /// `Empty`, `Closed` or `Failed`. A queue whose next message is still being
     /// written counts as empty. `Empty` right after many messages may take
     /// three microseconds, in which more of them can come.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        if let Some(taken) = self.take_at_hint() {
-            return Ok(self.get(taken));
-        }
-        let taken = self.take_now()?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_now()?,
+        };
         Ok(self.get(taken))
     }
 
@@ -225,12 +226,12 @@ impl<T: Pod> Receiver<T> {
     /// # Errors
     ///
     /// `Closed` or `Failed`.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        if let Some(taken) = self.take_at_hint() {
-            return Ok(self.get(taken));
-        }
-        let taken = self.take_by(None)?;
+        let taken = match self.take_at_hint() {
+            Some(taken) => taken,
+            None => self.take_by(None)?,
+        };
         Ok(self.get(taken))
     }
 
@@ -455,7 +456,7 @@ impl Receiver<[u8]> {
             }
             _ => {
                 self.release(taken);
-                Err(RecvError::Failed(Error::Corrupt { what: "length of a message:", at: len }))
+                Err(Error::Corrupt { what: "length of a message:", at: len }.into())
             }
         }
     }

@@ -69,18 +69,18 @@ impl<T: ?Sized> Sender<T> {
         if self.loan.is_some() {
             self.give_up_forgotten();
         }
-        let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
+        let me = self.port.me()?;
         match self.port.queue.core.claim(me) {
             Ok(claim) => Ok(claim),
             Err(Refusal::NotNow(holder)) => {
                 self.port.pace.miss(|n| self.port.queue.core.ring.has_room(n));
                 match self.port.missed(holder) {
                     Ok(()) => Err(SendError::Full(())),
-                    Err(error) => Err(SendError::Failed((), error)),
+                    Err(error) => Err(error.into()),
                 }
             }
             Err(Refusal::Over) => Err(SendError::Closed(())),
-            Err(Refusal::Failed(error)) => Err(SendError::Failed((), error)),
+            Err(Refusal::Failed(error)) => Err(error.into()),
         }
     }
 
@@ -97,14 +97,14 @@ impl<T: ?Sized> Sender<T> {
         &mut self,
         deadline: Option<Instant>,
     ) -> Result<Claim<'static>, SendError<()>> {
-        let me = self.port.me().map_err(|e| SendError::Failed((), e))?;
+        let me = self.port.me()?;
         // Who stands in the way; or why there is no use in waiting.
-        let state = RefCell::new((None, None));
+        let state = RefCell::new((None, None::<Error>));
         let claimed = self.port.queue.core.writable.until(
             deadline,
             || {
                 if let Some(error) = state.borrow_mut().1.take() {
-                    return Look::Ready(Err(SendError::Failed((), error)));
+                    return Look::Ready(Err(error.into()));
                 }
                 match self.port.queue.core.claim(me) {
                     Ok(claim) => Look::Ready(Ok(claim)),
@@ -113,7 +113,7 @@ impl<T: ?Sized> Sender<T> {
                         Look::NotYet
                     }
                     Err(Refusal::Over) => Look::Ready(Err(SendError::Closed(()))),
-                    Err(Refusal::Failed(error)) => Look::Ready(Err(SendError::Failed((), error))),
+                    Err(Refusal::Failed(error)) => Look::Ready(Err(error.into())),
                 }
             },
             |slice_over| {
@@ -162,7 +162,7 @@ impl<T: Pod> Sender<T> {
     /// # Errors
     ///
     /// `Full`, `Closed` or `Failed`, with the message.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.claim_at_hint() {
             Some(claim) => {
@@ -192,7 +192,7 @@ impl<T: Pod> Sender<T> {
     /// # Errors
     ///
     /// `Closed` or `Failed`, with the message.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
         self.send_by(message, None)
     }
@@ -215,7 +215,7 @@ impl<T: Pod> Sender<T> {
         self.send_by(message, Some(at))
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
         match self.claim_at_hint() {
             Some(claim) => {
@@ -391,7 +391,7 @@ impl<T: Pod + fmt::Debug> fmt::Debug for Slot<'_, T> {
 impl Sender<[u8]> {
     fn fits(&self, len: usize) -> Result<(), SendError<()>> {
         let max = self.port.queue.core.max_len;
-        if len <= max { Ok(()) } else { Err(SendError::Failed((), Error::TooLarge { len, max })) }
+        if len <= max { Ok(()) } else { Err(Error::TooLarge { len, max }.into()) }
     }
 
     /// Writes the length, and publishes.

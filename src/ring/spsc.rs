@@ -37,8 +37,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: full | `Consumer::at_hand` | payload to the consumer |
-//! | F    | `pass`: free | `Producer::at_hand` | that the slot has been read |
+//! | P    | `publish`: full | `Consumer::has_message` | payload to the consumer |
+//! | F    | `pass`: free | `Producer::has_slot` | that the slot has been read |
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -454,23 +454,31 @@ impl<'a> Producer<'a> {
     /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
     pub fn try_claim(&mut self) -> Result<Option<Claim<'_, 'a>>, Error> {
-        match self.at_hand() {
-            Some(payload) => Ok(Some(Claim { producer: self, payload })),
-            None => self.judge().map(|()| None),
+        if self.has_slot() {
+            Ok(Some(Claim { payload: self.payload(), producer: self }))
+        } else {
+            self.judge().map(|()| None)
         }
     }
 
-    /// Where the next payload goes, or `None` when that takes another look. Go on
-    /// from there by `publish`.
+    /// Whether a slot is free: its `payload` is to be filled, and then to be
+    /// published by `publish`.
     #[inline(always)]
-    pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
+    pub(crate) fn has_slot(&self) -> bool {
         let slot = self.ring.slot(self.tail);
         // Edge F: Acquire pairs with the Release in `pass`.
-        if slot.word.load(Ordering::Acquire) != self.tail.free {
-            return None;
+        let free = slot.word.load(Ordering::Acquire) == self.tail.free;
+        if free {
+            slot.witness.write();
         }
-        slot.witness.write();
-        Some(self.ring.payload(self.tail))
+        free
+    }
+
+    /// Of the next slot. (A question of its own, since a pointer that may be none
+    /// costs another test.)
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> NonNull<u8> {
+        self.ring.payload(self.tail)
     }
 
     /// There was no slot at hand: is that, or what is there now, legal?
@@ -480,10 +488,10 @@ impl<'a> Producer<'a> {
         if legal { Ok(()) } else { Err(self.ring.bad_word(self.tail)) }
     }
 
-    /// Publishes the slot that `at_hand` gave.
+    /// Publishes the slot that `has_slot` found.
     #[inline(always)]
     pub(crate) fn publish(&mut self) {
-        // Edge P: Release pairs with the Acquire in `Consumer::at_hand`.
+        // Edge P: Release pairs with the Acquire in `Consumer::has_message`.
         self.ring.slot(self.tail).word.store(self.tail.free | 1, Ordering::Release);
         point("spsc.published");
         self.ring.advance(&mut self.tail);
@@ -501,10 +509,8 @@ impl<'a> Producer<'a> {
         // be a good part of the cost.
         let mut producer = Producer { ring: self.ring, tail: self.tail };
         let mut count = 0;
-        while count < n
-            && let Some(payload) = producer.at_hand()
-        {
-            fill(count, payload);
+        while count < n && producer.has_slot() {
+            fill(count, producer.payload());
             producer.publish();
             count += 1;
         }
@@ -576,23 +582,30 @@ impl<'a> Consumer<'a> {
     /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Message<'_, 'a>>, Error> {
-        match self.at_hand() {
-            Some(payload) => Ok(Some(Message { consumer: self, payload })),
-            None => self.judge().map(|()| None),
+        if self.has_message() {
+            Ok(Some(Message { payload: self.payload(), consumer: self }))
+        } else {
+            self.judge().map(|()| None)
         }
     }
 
-    /// Where the next payload is, or `None` when that takes another look. Go on
-    /// from there by `pass`.
+    /// Whether a message is there: its `payload` is to be read, and then to be
+    /// given back by `pass`.
     #[inline(always)]
-    pub(crate) fn at_hand(&self) -> Option<NonNull<u8>> {
+    pub(crate) fn has_message(&self) -> bool {
         let slot = self.ring.slot(self.head);
         // Edge P: Acquire pairs with the Release in `publish`.
-        if slot.word.load(Ordering::Acquire) != self.head.free | 1 {
-            return None;
+        let full = slot.word.load(Ordering::Acquire) == self.head.free | 1;
+        if full {
+            slot.witness.read();
         }
-        slot.witness.read();
-        Some(self.ring.payload(self.head))
+        full
+    }
+
+    /// Of the next slot: see `Producer::payload`.
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> NonNull<u8> {
+        self.ring.payload(self.head)
     }
 
     /// There was no message at hand: is that, or what is there now, legal?
@@ -601,10 +614,10 @@ impl<'a> Consumer<'a> {
         if legal { Ok(()) } else { Err(self.ring.bad_word(self.head)) }
     }
 
-    /// Gives back the slot of the message that `at_hand` gave.
+    /// Gives back the slot of the message that `has_message` found.
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
-        // Edge F: Release pairs with the Acquire in `Producer::at_hand`.
+        // Edge F: Release pairs with the Acquire in `Producer::has_slot`.
         let free = self.head.free.wrapping_add(2);
         self.ring.slot(self.head).word.store(free, Ordering::Release);
         point("spsc.released");
@@ -624,10 +637,8 @@ impl<'a> Consumer<'a> {
         // As in `publish_each`.
         let mut consumer = Consumer { ring: self.ring, head: self.head };
         let mut count = 0;
-        while count < n
-            && let Some(payload) = consumer.at_hand()
-        {
-            read(count, payload);
+        while count < n && consumer.has_message() {
+            read(count, consumer.payload());
             consumer.ring.advance(&mut consumer.head);
             count += 1;
         }

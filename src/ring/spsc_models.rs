@@ -30,9 +30,9 @@ fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
 fn send(tx: &mut Producer<'_>, value: u64) {
     loop {
         // As the pipe does: the usual case first.
-        if let Some(p) = tx.at_hand() {
+        if tx.has_slot() {
             // SAFETY: the claimed payload is a u64.
-            unsafe { p.cast().write(value) };
+            unsafe { tx.payload().cast().write(value) };
             return tx.publish();
         }
         tx.judge().unwrap();
@@ -42,9 +42,9 @@ fn send(tx: &mut Producer<'_>, value: u64) {
 
 fn peek(rx: &mut Consumer<'_>) -> u64 {
     loop {
-        if let Some(p) = rx.at_hand() {
+        if rx.has_message() {
             // SAFETY: a published payload is a u64.
-            return unsafe { p.cast().read() };
+            return unsafe { rx.payload().cast().read() };
         }
         rx.judge().unwrap();
         thread::yield_now();

@@ -368,7 +368,7 @@ fn after_fork(name: &str, mark: &dyn Fn()) -> Outcome {
             check_queue(&other);
             match tx.send(8) {
                 Ok(()) => assert_eq!(rx.recv_timeout(PATIENCE)?, 8),
-                Err(SendError::Failed(8, Error::Os { .. })) => {
+                Err(SendError::Failed(8, error)) if matches!(*error, Error::Os { .. }) => {
                     // The child has no descriptor of the file: it must open
                     // the segment by its name.
                     let again = Segment::open(name)?;

@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(5);
 const NOBODY: u64 = 3;
 
 fn corrupt(outcome: &RecvError) -> bool {
-    matches!(outcome, RecvError::Failed(Error::Corrupt { .. }))
+    matches!(outcome.failure(), Some(Error::Corrupt { .. }))
 }
 
 #[test]

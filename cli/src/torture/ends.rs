@@ -175,7 +175,7 @@ fn sent<V>(result: Result<(), SendError<V>>, closed_is: &'static str) -> Result<
         Err(SendError::Full(_) | SendError::Timeout(_)) => Ok(Outcome::NotNow),
         Err(SendError::Closed(_)) if closed_is.is_empty() => Ok(Outcome::NobodyThere),
         Err(SendError::Closed(_)) => Err(closed_is.into()),
-        Err(SendError::Failed(_, error)) => Err(error.into()),
+        Err(SendError::Failed(_, error)) => Err(error),
     }
 }
 
@@ -188,7 +188,7 @@ fn sent_many(result: Result<(), SendError<usize>>, all: usize) -> Result<Outcome
         Err(SendError::Closed(0)) => Ok(Outcome::NobodyThere),
         Err(SendError::Closed(some)) => Ok(Outcome::Done(some as u64)),
         Err(SendError::Full(_) | SendError::Timeout(_)) => Err("send_many gave up".into()),
-        Err(SendError::Failed(_, error)) => Err(error.into()),
+        Err(SendError::Failed(_, error)) => Err(error),
     }
 }
 
@@ -357,7 +357,7 @@ fn nothing(error: RecvError) -> Result<Outcome> {
     match error {
         RecvError::Empty | RecvError::Timeout => Ok(Outcome::NotNow),
         RecvError::Closed | RecvError::PeerDied { .. } => Ok(Outcome::NobodyThere),
-        RecvError::Failed(error) => Err(error.into()),
+        RecvError::Failed(error) => Err(error),
     }
 }
 

@@ -49,26 +49,27 @@ pub const PAUSE: Duration = Duration::from_micros(300);
 
 /// Spins for something that others do. Gives the processor away only after a
 /// time that is long, or short when there are more sides than processors.
+#[derive(Clone, Copy)]
 pub struct Idle {
-    misses: u32,
     patience: u32,
 }
 
 impl Idle {
     pub fn new(crowded: bool) -> Idle {
-        Idle { misses: 0, patience: if crowded { 64 } else { 1 << 15 } }
+        Idle { patience: if crowded { 64 } else { 1 << 15 } }
     }
 
     #[inline(always)]
-    pub fn until<R>(&mut self, mut look: impl FnMut() -> Option<R>) -> R {
-        self.misses = 0;
+    pub fn until<R>(self, mut look: impl FnMut() -> Option<R>) -> R {
+        let mut left = self.patience;
         loop {
             if let Some(found) = look() {
                 return found;
             }
-            self.misses += 1;
-            if self.misses.is_multiple_of(self.patience) {
+            left -= 1;
+            if left == 0 {
                 std::thread::yield_now();
+                left = self.patience;
             } else {
                 std::hint::spin_loop();
             }
@@ -120,13 +121,13 @@ impl Stopwatch {
     }
 }
 
-/// Counts what arrives, in slices of time, after a warm-up.
+/// Measures what arrives, in slices of time, after a warm-up. See [`Tally`] for the
+/// count.
 pub struct Meter {
     received: Received,
     warm: Duration,
     slice: Duration,
     every: u64,
-    next_look: u64,
     /// When counting began, and at what count.
     begin: Option<(Instant, u64)>,
     slice_begin: (Instant, u64),
@@ -137,31 +138,21 @@ impl Meter {
     /// `words` in a message, which says how often to look at the clock.
     pub fn start(run: Run, words: usize) -> Meter {
         let now = Instant::now();
-        let every = (512 / words as u64).max(1);
         Meter {
             received: Received::default(),
             warm: run.warm_up(),
             slice: (run.length / 20).max(Duration::from_millis(5)),
-            every,
-            next_look: every,
+            every: (512 / words as u64).max(1),
             begin: None,
             slice_begin: (now, 0),
             last: (now, 0),
         }
     }
 
-    #[inline(always)]
-    pub fn count(&mut self) {
-        self.received.all += 1;
-        if self.received.all >= self.next_look {
-            self.look();
-        }
-    }
-
+    /// Looks at the clock after so many messages; at how many to do so again.
     #[inline(never)]
-    fn look(&mut self) {
-        let (now, all) = (Instant::now(), self.received.all);
-        self.next_look = all + self.every;
+    pub fn look(&mut self, all: u64) -> u64 {
+        let now = Instant::now();
         self.last = (now, all);
         let since = now.duration_since(self.slice_begin.0);
         match self.begin {
@@ -177,13 +168,12 @@ impl Meter {
                 self.slice_begin = (now, all);
             }
         }
+        all + self.every
     }
 
-    pub fn lost(&mut self, messages: u64) {
-        self.received.lost += messages;
-    }
-
-    pub fn stop(mut self) -> Saw {
+    /// Ends, after so many messages and losses.
+    pub fn stop(mut self, all: u64, lost: u64) -> Saw {
+        (self.received.all, self.received.lost) = (all, lost);
         // One of several consumers may have got nothing.
         if let Some((begin, before)) = self.begin {
             self.received.messages = self.last.1 - before;
@@ -204,7 +194,7 @@ pub enum Wait {
 }
 
 #[inline(always)]
-fn send<const W: usize>(tx: &mut impl Tx<W>, head: u64, wait: Wait, idle: &mut Idle) {
+fn send<const W: usize>(tx: &mut impl Tx<W>, head: u64, wait: Wait, idle: Idle) {
     if wait == Wait::Polling {
         idle.until(|| tx.try_send(head).then_some(()));
     } else {
@@ -213,7 +203,7 @@ fn send<const W: usize>(tx: &mut impl Tx<W>, head: u64, wait: Wait, idle: &mut I
 }
 
 #[inline(always)]
-fn recv<const W: usize>(rx: &mut impl Rx<W>, wait: Wait, idle: &mut Idle) -> u64 {
+fn recv<const W: usize>(rx: &mut impl Rx<W>, wait: Wait, idle: Idle) -> u64 {
     if wait == Wait::Polling { idle.until(|| rx.try_recv()) } else { rx.recv() }
 }
 
@@ -228,7 +218,7 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
         board.meet(2);
         rx.settle();
         board.meet(4);
-        let mut idle = Idle::new(false);
+        let idle = Idle::new(false);
         let mut watch = Stopwatch::start(run)?;
         for number in 0.. {
             if wait == Wait::Paused {
@@ -238,17 +228,17 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
                 }
             }
             let from = Instant::now();
-            send(&mut tx, number, wait, &mut idle);
-            let answer = recv(&mut rx, wait, &mut idle);
+            send(&mut tx, number, wait, idle);
+            let answer = recv(&mut rx, wait, idle);
             let to = Instant::now();
             assert_eq!(answer, number, "another message came back");
             if watch.note(from, to).is_break() {
                 break;
             }
         }
-        send(&mut tx, STOP, wait, &mut idle);
+        send(&mut tx, STOP, wait, idle);
         // Nobody leaves while the other still uses the system.
-        recv(&mut rx, wait, &mut idle);
+        recv(&mut rx, wait, idle);
         Ok(watch.stop())
     };
     let server = |board: &Board| {
@@ -256,10 +246,10 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
         board.meet(2);
         rx.settle();
         board.meet(4);
-        let mut idle = Idle::new(false);
+        let idle = Idle::new(false);
         loop {
-            let number = recv(&mut rx, wait, &mut idle);
-            send(&mut tx, number, wait, &mut idle);
+            let number = recv(&mut rx, wait, idle);
+            send(&mut tx, number, wait, idle);
             if number == STOP {
                 return Ok(Saw::Nothing);
             }
@@ -275,7 +265,7 @@ pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait)
         .ok_or_else(|| "no round trips".into())
 }
 
-/// A consumer's knowledge of what must come next.
+/// A consumer's knowledge of what must come next from each producer.
 pub struct Order {
     next: Vec<u64>,
     delivery: Delivery,
@@ -287,21 +277,54 @@ impl Order {
         Order { next: vec![0; producers], delivery, consumers }
     }
 
-    /// Checks a head against those before; how many were lost just before it.
-    #[inline(always)]
-    pub fn check(&mut self, head: u64) -> u64 {
-        let (producer, count) = ((head >> COUNT_BITS) as usize, head & ((1 << COUNT_BITS) - 1));
-        let next = &mut self.next[producer];
+    /// A head came where another was due: checks it against those before; how many
+    /// were lost just before it. (One after the other is the caller's to follow.)
+    #[inline(never)]
+    pub fn check(&mut self, came: u64, due: u64) -> u64 {
+        let parts = |head: u64| ((head >> COUNT_BITS) as usize, head & ((1 << COUNT_BITS) - 1));
+        let (producer, count) = parts(due);
+        self.next[producer] = count;
+        let (producer, count) = parts(came);
+        let next = self.next[producer];
         // One of several consumers gets a part of each producer's messages.
         let all = self.delivery == Delivery::Broadcast
             || self.delivery == Delivery::Once && self.consumers == 1;
         assert!(
-            if all { count == *next } else { count >= *next },
+            if all { count == next } else { count >= next },
             "message {count} of producer {producer} came where {next} was due"
         );
-        let skipped = count - *next;
-        *next = count + 1;
-        if self.delivery == Delivery::Lossy && self.consumers == 1 { skipped } else { 0 }
+        if self.delivery == Delivery::Lossy && self.consumers == 1 { count - next } else { 0 }
+    }
+}
+
+/// What a consumer counts. In registers, if the compiler can: in memory that would
+/// cost as much as a short message.
+#[derive(Clone, Copy)]
+struct Tally {
+    /// The head that comes next, if its producer goes on.
+    due: u64,
+    all: u64,
+    lost: u64,
+    next_look: u64,
+    /// Messages that stop it, still to come.
+    stops: usize,
+}
+
+impl Tally {
+    #[inline(always)]
+    fn note(&mut self, head: u64, order: &mut Order, meter: &mut Meter) {
+        if head == STOP {
+            self.stops -= 1;
+            return;
+        }
+        if head != self.due {
+            self.lost += order.check(head, self.due);
+        }
+        self.due = head + 1;
+        self.all += 1;
+        if self.all >= self.next_look {
+            self.next_look = meter.look(self.all);
+        }
     }
 }
 
@@ -325,7 +348,7 @@ pub fn stream<C: Channel<W>, const W: usize>(
             board.meet(all);
             board.meet(2 * all);
             let end = Instant::now() + length;
-            let mut idle = Idle::new(crowded);
+            let idle = Idle::new(crowded);
             let mut sent = 0;
             let burst = if batches { BATCH.min(capacity(W) / 2) } else { (512 / W).max(1) } as u64;
             while Instant::now() < end {
@@ -358,30 +381,33 @@ pub fn stream<C: Channel<W>, const W: usize>(
         board.meet(all);
         rx.settle();
         board.meet(2 * all);
-        let mut idle = Idle::new(crowded);
+        let idle = Idle::new(crowded);
         let mut order = Order::new(producers, consumers, about.delivery);
         let mut meter = Meter::start(run, W);
         // A broadcast's producers each stop for themselves, as their messages may
         // come by ways of their own. Otherwise the last one stops each consumer.
         let broadcast = about.delivery == Delivery::Broadcast;
-        let mut stops = if broadcast { producers } else { 1 };
-        while stops > 0 {
-            let mut each = |head| match head {
-                STOP => stops -= 1,
-                head => {
-                    let lost = order.check(head);
-                    meter.lost(lost);
-                    meter.count();
-                }
-            };
-            if batches {
-                rx.recv_batch(&mut each);
-            } else {
-                each(idle.until(|| rx.try_recv()));
+        let mut tally = Tally {
+            due: head(0, 0),
+            all: 0,
+            lost: 0,
+            next_look: meter.look(0),
+            stops: if broadcast { producers } else { 1 },
+        };
+        if batches {
+            while tally.stops > 0 {
+                rx.recv_batch(&mut |head| tally.note(head, &mut order, &mut meter));
             }
+        } else {
+            // One that nobody holds a reference to.
+            let mut own = tally;
+            while own.stops > 0 {
+                own.note(idle.until(|| rx.try_recv()), &mut order, &mut meter);
+            }
+            tally = own;
         }
         board.meet(3 * all);
-        Ok(meter.stop())
+        Ok(meter.stop(tally.all, tally.lost))
     };
     let mut sides: Vec<Side> = Vec::new();
     for side in 0..producers {

@@ -61,7 +61,7 @@ impl Drop for CloudtoidChannel {
 }
 
 impl<const W: usize> Tx<W> for CloudtoidTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.1.resize(1, [0; W]);
         fill(&mut self.1[0], head);
@@ -72,7 +72,7 @@ impl<const W: usize> Tx<W> for CloudtoidTx<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         while !self.try_send(head) {
             std::hint::spin_loop();
@@ -95,14 +95,14 @@ impl<const W: usize> Tx<W> for CloudtoidTx<W> {
 }
 
 impl<const W: usize> Rx<W> for CloudtoidRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         let len = self.0.try_recv_into(bytemuck::bytes_of_mut(&mut *self.1)).unwrap()?;
         assert_eq!(len, 8 * W);
         Some(check(&self.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check_bytes::<W>(&self.0.recv().unwrap())
     }

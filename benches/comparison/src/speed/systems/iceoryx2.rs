@@ -116,7 +116,7 @@ impl Drop for Service {
 }
 
 impl<const W: usize> Tx<W> for IceoryxTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         let Ok(mut sample) = self.publisher.loan_uninit() else { return false };
         // SAFETY: the loan is this publisher's, and the whole payload is written.
@@ -136,7 +136,7 @@ impl<const W: usize> Rx<W> for IceoryxRx<W> {
         self.subscriber.update_connections().unwrap();
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         self.subscriber.receive().unwrap().map(|sample| check(&sample))
     }

@@ -62,7 +62,7 @@ impl<const W: usize> Channel<W> for RtrbChannel<W> {
 }
 
 impl<const W: usize> Tx<W> for RtrbTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         if W <= BY_VALUE {
             return self.0.push(message(head)).is_ok();
@@ -87,7 +87,7 @@ impl<const W: usize> Tx<W> for RtrbTx<W> {
 }
 
 impl<const W: usize> Rx<W> for RtrbRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if W <= BY_VALUE {
             return self.0.pop().ok().map(|message| check(&message));
@@ -148,14 +148,14 @@ impl<const W: usize> Channel<W> for Shared<W> {
 }
 
 impl<const W: usize> Tx<W> for Shared<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.0.push(message(head)).is_ok()
     }
 }
 
 impl<const W: usize> Rx<W> for Shared<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         self.0.pop().map(|message| check(&message))
     }
@@ -241,7 +241,7 @@ impl<const W: usize> Channel<W> for DisruptorChannel<W> {
 }
 
 impl<const W: usize> Tx<W> for DisruptorTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         let write = |event: &mut [u64; W]| fill(event, head);
         match self {
@@ -280,7 +280,7 @@ macro_rules! poll {
 }
 
 impl<const W: usize> Rx<W> for DisruptorRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         let mut found = None;
         match self {

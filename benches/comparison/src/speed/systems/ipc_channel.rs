@@ -47,13 +47,13 @@ impl<const W: usize> Channel<W> for Ends {
 }
 
 impl<const W: usize> Tx<W> for IpcTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.send(head);
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         fill(&mut self.1, head);
         self.0.send(bytemuck::bytes_of(&*self.1)).unwrap();
@@ -61,7 +61,7 @@ impl<const W: usize> Tx<W> for IpcTx<W> {
 }
 
 impl<const W: usize> Rx<W> for IpcRx {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if self.1.blocking {
             return Some(Rx::<W>::recv(self));
@@ -73,7 +73,7 @@ impl<const W: usize> Rx<W> for IpcRx {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check_bytes::<W>(&self.0.recv().unwrap())
     }

@@ -152,14 +152,14 @@ fn write(file: &mut File, bytes: &[u8]) -> bool {
 }
 
 impl<const W: usize> Tx<W> for FdTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.1.resize(1, [0; W]);
         fill(&mut self.1[0], head);
         write(&mut self.0, bytemuck::bytes_of(&self.1[0]))
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         assert!(self.try_send(head), "would block");
     }
@@ -172,7 +172,7 @@ impl<const W: usize> Tx<W> for FdTx<W> {
 }
 
 impl<const W: usize> Rx<W> for FdRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         let bytes = bytemuck::bytes_of_mut(&mut self.batch[0]);
         let mut filled = 0;
@@ -187,7 +187,7 @@ impl<const W: usize> Rx<W> for FdRx<W> {
         Some(check(&self.batch[0]))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         self.try_recv().expect("would block")
     }

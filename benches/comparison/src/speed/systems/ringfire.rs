@@ -67,12 +67,12 @@ impl<const W: usize> Channel<W> for SpmcChannel {
 }
 
 impl<const W: usize> Tx<W> for SpmcTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.0.try_push(&message(head)).is_ok()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         self.0.push(&message(head));
     }
@@ -85,12 +85,12 @@ impl<const W: usize> Tx<W> for SpmcTx<W> {
 }
 
 impl<const W: usize> Rx<W> for SpmcRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         self.0.try_recv().map(|message| check(&message))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check(&self.0.recv_blocking(&mut FutexWait::default()))
     }
@@ -157,7 +157,7 @@ impl<const W: usize> Channel<W> for MpmcChannel<W> {
 }
 
 impl<const W: usize> Tx<W> for MpmcTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         self.0.push(&message(head));
         true
@@ -165,7 +165,7 @@ impl<const W: usize> Tx<W> for MpmcTx<W> {
 }
 
 impl<const W: usize> Rx<W> for MpmcRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         self.0.try_recv().map(|message| check(&message))
     }

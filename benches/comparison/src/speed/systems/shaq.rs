@@ -76,7 +76,7 @@ impl<const W: usize> Channel<W> for SpscChannel {
 }
 
 impl<const W: usize> Tx<W> for SpscTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         if W <= BY_VALUE {
             return self.0.try_write(message(head)).is_ok();
@@ -89,7 +89,7 @@ impl<const W: usize> Tx<W> for SpscTx<W> {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         while !self.try_send(head) {
             std::hint::spin_loop();
@@ -112,7 +112,7 @@ impl<const W: usize> Tx<W> for SpscTx<W> {
 }
 
 impl<const W: usize> Rx<W> for SpscRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if W <= BY_VALUE {
             return self.0.try_read().map(|message| check(&message));
@@ -120,7 +120,7 @@ impl<const W: usize> Rx<W> for SpscRx<W> {
         self.0.try_reserve_read_batch(ONE).and_then(|batch| batch.get(0).map(check))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check(&self.0.read_timeout(LONG).unwrap())
     }
@@ -184,7 +184,7 @@ impl<const W: usize> Channel<W> for MpmcChannel {
 }
 
 impl<const W: usize> Tx<W> for MpmcTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         if W <= BY_VALUE {
             return self.0.try_write(message(head)).is_ok();
@@ -196,7 +196,7 @@ impl<const W: usize> Tx<W> for MpmcTx<W> {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         while !self.try_send(head) {
             std::hint::spin_loop();
@@ -213,7 +213,7 @@ impl<const W: usize> Tx<W> for MpmcTx<W> {
 }
 
 impl<const W: usize> Rx<W> for MpmcRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if W <= BY_VALUE {
             return self.0.try_read().map(|message| check(&message));
@@ -221,7 +221,7 @@ impl<const W: usize> Rx<W> for MpmcRx<W> {
         self.0.try_reserve_read_batch(ONE).and_then(|batch| batch.get(0).map(check))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check(&self.0.read_timeout(LONG).unwrap())
     }

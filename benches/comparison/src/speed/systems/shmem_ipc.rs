@@ -71,7 +71,7 @@ impl Ring {
 }
 
 impl<const W: usize> Tx<W> for ShmemTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         let mut sent = false;
         let send = |room: *mut [u64; W], count: usize| {
@@ -87,7 +87,7 @@ impl<const W: usize> Tx<W> for ShmemTx<W> {
         sent
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         self.0.block_until_writable().unwrap();
         assert!(self.try_send(head));
@@ -131,14 +131,14 @@ fn receive<const W: usize>(
 }
 
 impl<const W: usize> Rx<W> for ShmemRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         let mut found = None;
         receive(&mut self.0, 1, |head| found = Some(head));
         found
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         self.0.block_until_readable().unwrap();
         self.try_recv().expect("nothing to read")

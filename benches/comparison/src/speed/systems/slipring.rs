@@ -104,7 +104,7 @@ impl<const W: usize> Channel<W> for TypedPipeChannel {
 }
 
 impl<const W: usize> Tx<W> for TypedTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         if W <= BY_VALUE {
             return sent(self.0.try_send(message(head)));
@@ -119,7 +119,7 @@ impl<const W: usize> Tx<W> for TypedTx<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         self.0.send(message(head)).map_err(why).unwrap();
     }
@@ -132,7 +132,7 @@ impl<const W: usize> Tx<W> for TypedTx<W> {
 }
 
 impl<const W: usize> Rx<W> for TypedRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
@@ -144,7 +144,7 @@ impl<const W: usize> Rx<W> for TypedRx<W> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check(&self.0.recv().unwrap())
     }
@@ -204,7 +204,7 @@ impl<const W: usize> Channel<W> for BytePipeChannel {
 }
 
 impl<const W: usize> Tx<W> for ByteTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         match self.0.try_reserve(8 * W) {
             Ok(mut room) => {
@@ -216,7 +216,7 @@ impl<const W: usize> Tx<W> for ByteTx<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         self.0.send(bytemuck::bytes_of(&message::<W>(head))).map_err(why).unwrap();
     }
@@ -233,7 +233,7 @@ impl<const W: usize> Tx<W> for ByteTx<W> {
 }
 
 impl<const W: usize> Rx<W> for ByteRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         came(self.0.try_peek()).map(|message| {
             let head = check_bytes::<W>(&message);
@@ -242,7 +242,7 @@ impl<const W: usize> Rx<W> for ByteRx<W> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         let mut message = [0; W];
         let len = self.0.recv_into(bytemuck::bytes_of_mut(&mut message)).unwrap();
@@ -310,7 +310,7 @@ impl<const W: usize> Channel<W> for QueueChannel<W> {
 }
 
 impl<const W: usize> Tx<W> for QueueTx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, head: u64) -> bool {
         if W <= BY_VALUE {
             return sent(self.0.try_send(message(head)));
@@ -325,7 +325,7 @@ impl<const W: usize> Tx<W> for QueueTx<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, head: u64) {
         self.0.send(message(head)).map_err(why).unwrap();
     }
@@ -338,7 +338,7 @@ impl<const W: usize> Tx<W> for QueueTx<W> {
 }
 
 impl<const W: usize> Rx<W> for QueueRx<W> {
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         if W <= BY_VALUE {
             return came(self.0.try_recv()).map(|message| check(&message));
@@ -350,7 +350,7 @@ impl<const W: usize> Rx<W> for QueueRx<W> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> u64 {
         check(&self.0.recv().unwrap())
     }
