@@ -38,7 +38,18 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
 /// The bytes must be valid for reads and writes, and the caller's alone.
 #[inline(always)]
 pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
-    let mut offset = bytes.align_offset(64);
+    // SAFETY: handed on.
+    unsafe { own_lines_from(bytes, bytes.align_offset(64), len) }
+}
+
+/// The same where it is known at which offset the first line begins.
+///
+/// # Safety
+///
+/// As [`own_lines`].
+#[inline(always)]
+pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize) {
+    let mut offset = first;
     while offset < len {
         // SAFETY: inside, as the caller promises. Volatile, or the compiler would
         // leave it out.

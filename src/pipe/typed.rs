@@ -3,12 +3,13 @@
 use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
-use crate::memory::{Region, chunk, in_one_line, own_lines};
-use crate::ring::spsc::{Consumer, Producer, Ring};
+use crate::memory::{Region, chunk, in_one_line, own_lines_from};
+use crate::ring::spsc::{Consumer, Next, Producer, Ring, Spot};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
 use bytemuck::Pod;
+use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
@@ -45,8 +46,8 @@ impl<T: Pod> PipeSender<T> {
     /// Whether there is room for the next message in the usual case, which is
     /// small enough for the caller's loop; if not, it goes the long way.
     #[inline(always)]
-    fn has_room(&self) -> bool {
-        self.post.is_current() && !self.post.is_peer_gone() && self.producer.has_slot()
+    fn has_room(&self, next: &Next<'static>) -> bool {
+        self.post.is_current() && !self.post.is_peer_gone() && self.producer.is_free(next)
     }
 
     /// One whole look: whether there is room now.
@@ -122,13 +123,13 @@ impl<T: Pod> PipeSender<T> {
     }
 
     #[inline(always)]
-    fn put(&mut self, message: T) {
+    fn put(&mut self, next: Next<'static>, message: T) {
         // SAFETY: `has_room` or a look found a free slot of the ring, the producer's alone, sized and
         // aligned for the object's element, found to be `T` when the pipe was
         // opened.
-        unsafe { self.producer.payload().cast::<T>().write(message) };
+        unsafe { next.payload::<T>().write(message) };
         point("pipe.written");
-        self.producer.publish();
+        self.producer.publish(next);
         self.post.direction.readable.notify();
     }
 
@@ -140,8 +141,9 @@ impl<T: Pod> PipeSender<T> {
     /// message.
     #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
-        if self.has_room() {
-            self.put(message);
+        let next = self.producer.next();
+        if self.has_room(&next) {
+            self.put(next, message);
             return Ok(());
         }
         // A copy, so that the message itself can live in registers.
@@ -152,7 +154,7 @@ impl<T: Pod> PipeSender<T> {
     fn try_send_elsewise(&mut self, message: &T) -> Result<(), SendError<T>> {
         match self.room_now() {
             Ok(()) => {
-                self.put(*message);
+                self.put(self.producer.next(), *message);
                 Ok(())
             }
             Err(error) => Err(error.with(*message)),
@@ -189,8 +191,9 @@ impl<T: Pod> PipeSender<T> {
 
     #[inline(always)]
     fn send_by(&mut self, message: T, deadline: Option<Instant>) -> Result<(), SendError<T>> {
-        if self.has_room() {
-            self.put(message);
+        let next = self.producer.next();
+        if self.has_room(&next) {
+            self.put(next, message);
             return Ok(());
         }
         self.send_elsewise(&{ message }, deadline)
@@ -204,7 +207,7 @@ impl<T: Pod> PipeSender<T> {
     ) -> Result<(), SendError<T>> {
         match self.room_by(deadline) {
             Ok(()) => {
-                self.put(*message);
+                self.put(self.producer.next(), *message);
                 Ok(())
             }
             Err(error) => Err(error.with(*message)),
@@ -224,12 +227,18 @@ impl<T: Pod> PipeSender<T> {
             let rest = &messages[sent..];
             sent += self.producer.publish_each(rest.len(), |nth, place| {
                 // SAFETY: as in `put`.
-                unsafe { place.cast::<T>().write(rest[nth]) };
+                unsafe { place.write(rest[nth]) };
                 point("pipe-many.written");
             });
             self.post.direction.readable.notify();
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn slot(&mut self) -> PipeSlot<'_, T> {
+        let payload = self.producer.next().payload();
+        PipeSlot { payload, sender: self }
     }
 
     /// Room for the next message, to be written in place, waiting for as long
@@ -241,10 +250,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Closed` or `Failed`.
     #[inline]
     pub fn reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        if !self.has_room() {
+        if !self.has_room(&self.producer.next()) {
             self.room_by(None)?;
         }
-        Ok(PipeSlot { payload: self.producer.payload().cast(), sender: self })
+        Ok(self.slot())
     }
 
     /// Room for the next message, without waiting.
@@ -254,10 +263,10 @@ impl<T: Pod> PipeSender<T> {
     /// `Full`, `Closed` or `Failed`.
     #[inline]
     pub fn try_reserve(&mut self) -> Result<PipeSlot<'_, T>, SendError<()>> {
-        if !self.has_room() {
+        if !self.has_room(&self.producer.next()) {
             self.room_now()?;
         }
-        Ok(PipeSlot { payload: self.producer.payload().cast(), sender: self })
+        Ok(self.slot())
     }
 }
 
@@ -283,7 +292,8 @@ impl<T: Pod> PipeSlot<'_, T> {
     #[inline]
     pub fn commit(self) {
         if self.sender.post.is_current() {
-            self.sender.producer.publish();
+            let next = self.sender.producer.next();
+            self.sender.producer.publish(next);
             self.sender.post.direction.readable.notify();
         }
     }
@@ -316,8 +326,8 @@ impl<T: Pod + fmt::Debug> fmt::Debug for PipeSlot<'_, T> {
 impl<T: Pod> PipeReceiver<T> {
     /// Whether there is a message in the usual case: as [`PipeSender::has_room`].
     #[inline(always)]
-    fn has_message(&self) -> bool {
-        self.post.is_current() && self.consumer.has_message()
+    fn has_message(&self, next: &Next<'static>) -> bool {
+        self.post.is_current() && self.consumer.is_full(next)
     }
 
     /// One whole look: whether there is a message now.
@@ -361,11 +371,12 @@ impl<T: Pod> PipeReceiver<T> {
 
     #[inline(never)]
     fn look_by(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
-        if self.has_message() {
+        let next = self.consumer.next();
+        if self.has_message(&next) {
             return Ok(());
         }
         self.missed();
-        if glance(deadline, || self.has_message().then_some(())).is_some() || self.look()? {
+        if glance(deadline, || self.has_message(&next).then_some(())).is_some() || self.look()? {
             return Ok(());
         }
         self.look_waiting(deadline)
@@ -397,30 +408,51 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     #[inline(always)]
-    fn get(&mut self) -> T {
+    fn get(&mut self, next: Next<'static>) -> T {
         let mut copy = MaybeUninit::uninit();
-        Self::copy(self.consumer.payload(), &mut copy);
+        Self::copy(next.payload(), &mut copy);
         // SAFETY: `copy` has written it.
         let copy = unsafe { copy.assume_init() };
-        self.consumer.pass();
+        self.consumer.pass(next);
         self.post.direction.writable.notify_with(copy)
     }
 
     #[inline(always)]
-    fn copy(message: NonNull<u8>, to: &mut MaybeUninit<T>) {
+    fn copy(message: NonNull<T>, to: &mut MaybeUninit<T>) {
         // SAFETY: a published slot, which nobody else touches before its release;
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         unsafe {
-            to.as_mut_ptr().copy_from_nonoverlapping(message.cast::<T>().as_ptr(), 1);
-            if !in_one_line::<T>() {
-                own_lines(message, size_of::<T>());
-            }
+            to.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
+            Self::own(message);
+        }
+    }
+
+    /// See [`own_lines`](crate::memory::own_lines).
+    ///
+    /// # Safety
+    ///
+    /// A message of the ring that nobody else touches.
+    #[inline(always)]
+    unsafe fn own(message: NonNull<T>) {
+        // The slot of a message of several lines begins with one.
+        let first = const { Spot::of(Layout::new::<T>()) }.map_or(0, |spot| spot.offset);
+        let first = first.wrapping_neg() % 64;
+        if !in_one_line::<T>() {
+            // SAFETY: as the caller promises.
+            unsafe { own_lines_from(message.cast(), first, size_of::<T>()) };
         }
     }
 
     #[inline(always)]
+    fn lend(&mut self) -> PipeMessage<'_, T> {
+        let payload = self.consumer.next().payload();
+        PipeMessage { payload, receiver: self }
+    }
+
+    #[inline(always)]
     fn release(&mut self) {
-        self.consumer.pass();
+        let next = self.consumer.next();
+        self.consumer.pass(next);
         self.post.direction.writable.notify();
     }
 
@@ -432,10 +464,12 @@ impl<T: Pod> PipeReceiver<T> {
     /// messages may take three microseconds, in which more of them can come.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        if !self.has_message() {
+        let mut next = self.consumer.next();
+        if !self.has_message(&next) {
             self.look_now()?;
+            next = self.consumer.next();
         }
-        Ok(self.get())
+        Ok(self.get(next))
     }
 
     /// Receives, waiting for as long as it takes.
@@ -445,10 +479,12 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline(always)]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        if !self.has_message() {
+        let mut next = self.consumer.next();
+        if !self.has_message(&next) {
             self.look_by(None)?;
+            next = self.consumer.next();
         }
-        Ok(self.get())
+        Ok(self.get(next))
     }
 
     /// Receives, waiting for at most `timeout`.
@@ -458,7 +494,7 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Timeout`, `Closed`, `PeerDied` or `Failed`.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
         self.look_by(deadline(timeout))?;
-        Ok(self.get())
+        Ok(self.get(self.consumer.next()))
     }
 
     /// Receives, waiting until `at`.
@@ -468,7 +504,7 @@ impl<T: Pod> PipeReceiver<T> {
     /// As [`PipeReceiver::recv_timeout`].
     pub fn recv_deadline(&mut self, at: Instant) -> Result<T, RecvError> {
         self.look_by(Some(at))?;
-        Ok(self.get())
+        Ok(self.get(self.consumer.next()))
     }
 
     /// Waits for a message, then appends it and what else is there to `to`, up
@@ -526,10 +562,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        if !self.has_message() {
+        if !self.has_message(&self.consumer.next()) {
             self.look_by(None)?;
         }
-        Ok(PipeMessage { payload: self.consumer.payload().cast(), receiver: self })
+        Ok(self.lend())
     }
 
     /// The next message in place, without waiting.
@@ -539,10 +575,10 @@ impl<T: Pod> PipeReceiver<T> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_peek(&mut self) -> Result<PipeMessage<'_, T>, RecvError> {
-        if !self.has_message() {
+        if !self.has_message(&self.consumer.next()) {
             self.look_now()?;
         }
-        Ok(PipeMessage { payload: self.consumer.payload().cast(), receiver: self })
+        Ok(self.lend())
     }
 
     /// Waits until there is something to receive (a message, or the end of the
@@ -579,7 +615,7 @@ impl<T: Pod> PipeMessage<'_, T> {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
             // SAFETY: as in `PipeReceiver::copy`; whoever borrowed it is done.
-            unsafe { own_lines(self.payload.cast(), size_of::<T>()) };
+            unsafe { PipeReceiver::own(self.payload) };
         }
     }
 }

@@ -37,8 +37,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: full | `Consumer::has_message` | payload to the consumer |
-//! | F    | `pass`: free | `Producer::has_slot` | that the slot has been read |
+//! | P    | `publish`: full | `Consumer::is_full` | payload to the consumer |
+//! | F    | `pass`: free | `Producer::is_free` | that the slot has been read |
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -89,6 +89,38 @@ struct Slot {
 
 const _: () = assert!(align_of::<Slot>() <= 64);
 
+/// How a payload lies in its slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot {
+    /// Of the payload, from the slot's start.
+    pub(crate) offset: usize,
+    /// From slot to slot.
+    stride: usize,
+}
+
+impl Spot {
+    /// `None` when the size overflows.
+    pub(crate) const fn of(payload: Layout) -> Option<Spot> {
+        let mut offset = size_of::<Slot>().next_multiple_of(payload.align());
+        let Some(used) = offset.checked_add(payload.size()) else { return None };
+        if used <= 64 {
+            let least = align_of::<Slot>();
+            let stride = used.next_power_of_two();
+            return Some(Spot { offset, stride: if stride < least { least } else { stride } });
+        }
+        let Some(stride) = round_up(used, 64) else { return None };
+        // As well aligned as the room allows: wide copies that straddle lines are slow.
+        let mut better = 64;
+        while better > offset {
+            if better + payload.size() <= stride {
+                offset = better;
+            }
+            better /= 2;
+        }
+        Some(Spot { offset, stride })
+    }
+}
+
 /// Where everything lies: a function of the capacity and the payload's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -108,8 +140,8 @@ impl Geometry {
     /// A slot of up to 64 bytes is padded to a power of two: it never straddles
     /// two cache lines, so that a message costs one transfer, and small slots
     /// still share a line when a batch goes through. A larger one is padded to
-    /// a multiple of 64, so that its word shares a line with the first bytes of
-    /// its own payload and with no other slot.
+    /// a multiple of 64, so that its word shares a line with no other slot, and
+    /// its payload is as well aligned as the room allows.
     ///
     /// # Errors
     ///
@@ -122,18 +154,12 @@ impl Geometry {
             return Err("alignment above 64 bytes is not supported");
         }
         let too_large = "the ring's size overflows";
-        let payload_offset = round_up(size_of::<Slot>(), payload.align()).ok_or(too_large)?;
-        let used = payload_offset.checked_add(payload.size()).ok_or(too_large)?;
-        let stride = if used <= 64 {
-            used.next_power_of_two().max(align_of::<Slot>())
-        } else {
-            round_up(used, 64).ok_or(too_large)?
-        };
+        let Spot { offset, stride } = Spot::of(payload).ok_or(too_large)?;
         let span = stride.checked_mul(capacity).ok_or(too_large)?;
         let len = round_up(span, LINE)
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { capacity, payload, payload_offset, stride, span, len })
+        Ok(Geometry { capacity, payload, payload_offset: offset, stride, span, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -169,6 +195,33 @@ struct Place {
     /// Of the slot, from the first. Alone changes from slot to slot: to keep
     /// one's place takes one store for a message.
     offset: usize,
+}
+
+/// The slot that an end wants next, in hand: what was loaded to look at it needs
+/// not be loaded again, as it had to be from the end itself after an atomic access.
+#[derive(Clone, Copy)]
+pub(crate) struct Next<'a> {
+    slot: NonNull<u8>,
+    place: Place,
+    memory: PhantomData<&'a Slot>,
+}
+
+impl<'a> Next<'a> {
+    #[inline(always)]
+    fn slot(&self) -> &'a Slot {
+        // SAFETY: as `Ring::slot`, which it was made as.
+        unsafe { self.slot.cast().as_ref() }
+    }
+
+    /// The payload, which is of this type.
+    #[inline(always)]
+    pub(crate) fn payload<T>(&self) -> NonNull<T> {
+        // Too large a `T` has no geometry, and so no ring.
+        let spot = const { Spot::of(Layout::new::<T>()) };
+        let offset = spot.map_or(0, |spot| spot.offset);
+        // SAFETY: as `Ring::payload`.
+        unsafe { self.slot.add(offset).cast() }
+    }
 }
 
 /// The ring, laid over borrowed memory. Copies are views of one ring; its ends
@@ -290,6 +343,14 @@ impl<'a> Ring<'a> {
         unsafe { self.slots.add(place.offset + self.geometry.payload_offset) }
     }
 
+    #[inline(always)]
+    fn next(&self, place: Place) -> Next<'a> {
+        debug_assert!(place.offset < self.geometry.span);
+        // SAFETY: as `slot`.
+        let slot = unsafe { self.slots.add(place.offset) };
+        Next { slot, place, memory: PhantomData }
+    }
+
     /// The word of a slot, for those who search or wait.
     #[inline]
     fn word(&self, place: Place) -> u64 {
@@ -315,14 +376,14 @@ impl<'a> Ring<'a> {
         }
     }
 
-    /// One slot on.
+    /// One slot on from `here`, which is where this place is.
     #[inline(always)]
-    fn advance(&self, place: &mut Place) {
-        let next = place.offset + self.geometry.stride;
+    fn advance(&self, place: &mut Place, here: Place) {
+        let next = here.offset + self.geometry.stride;
         if next < self.geometry.span {
             place.offset = next;
         } else {
-            *place = Place { free: place.free.wrapping_add(2), offset: 0 };
+            *place = Place { free: here.free.wrapping_add(2), offset: 0 };
         }
     }
 
@@ -437,7 +498,8 @@ impl Claim<'_, '_> {
     /// Publishes the slot. Wake the consumer afterwards.
     #[inline]
     pub fn commit(self) {
-        self.producer.publish();
+        let next = self.producer.next();
+        self.producer.publish(next);
     }
 }
 
@@ -454,31 +516,29 @@ impl<'a> Producer<'a> {
     /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
     pub fn try_claim(&mut self) -> Result<Option<Claim<'_, 'a>>, Error> {
-        if self.has_slot() {
-            Ok(Some(Claim { payload: self.payload(), producer: self }))
+        let next = self.next();
+        if self.is_free(&next) {
+            Ok(Some(Claim { payload: self.ring.payload(self.tail), producer: self }))
         } else {
             self.judge().map(|()| None)
         }
     }
 
-    /// Whether a slot is free: its `payload` is to be filled, and then to be
-    /// published by `publish`.
+    /// The slot for the next message: if it `is_free`, to be filled and then
+    /// published.
     #[inline(always)]
-    pub(crate) fn has_slot(&self) -> bool {
-        let slot = self.ring.slot(self.tail);
-        // Edge F: Acquire pairs with the Release in `pass`.
-        let free = slot.word.load(Ordering::Acquire) == self.tail.free;
-        if free {
-            slot.witness.write();
-        }
-        free
+    pub(crate) fn next(&self) -> Next<'a> {
+        self.ring.next(self.tail)
     }
 
-    /// Of the next slot. (A question of its own, since a pointer that may be none
-    /// costs another test.)
     #[inline(always)]
-    pub(crate) fn payload(&self) -> NonNull<u8> {
-        self.ring.payload(self.tail)
+    pub(crate) fn is_free(&self, next: &Next<'a>) -> bool {
+        // Edge F: Acquire pairs with the Release in `pass`.
+        let free = next.slot().word.load(Ordering::Acquire) == next.place.free;
+        if free {
+            next.slot().witness.write();
+        }
+        free
     }
 
     /// There was no slot at hand: is that, or what is there now, legal?
@@ -488,30 +548,34 @@ impl<'a> Producer<'a> {
         if legal { Ok(()) } else { Err(self.ring.bad_word(self.tail)) }
     }
 
-    /// Publishes the slot that `has_slot` found.
+    /// Publishes the next slot, which was found free.
     #[inline(always)]
-    pub(crate) fn publish(&mut self) {
-        // Edge P: Release pairs with the Acquire in `Consumer::has_message`.
-        self.ring.slot(self.tail).word.store(self.tail.free | 1, Ordering::Release);
+    pub(crate) fn publish(&mut self, next: Next<'a>) {
+        // Edge P: Release pairs with the Acquire in `Consumer::is_full`.
+        next.slot().word.store(next.place.free | 1, Ordering::Release);
         point("spsc.published");
-        self.ring.advance(&mut self.tail);
+        self.ring.advance(&mut self.tail, next.place);
     }
 
     /// Publishes up to `n` slots one by one, each as soon as `fill` has written
     /// its payload; how many, for want of free ones. `fill` must not unwind.
     #[inline(always)]
-    pub(crate) fn publish_each(
+    pub(crate) fn publish_each<T>(
         &mut self,
         n: usize,
-        mut fill: impl FnMut(usize, NonNull<u8>),
+        mut fill: impl FnMut(usize, NonNull<T>),
     ) -> usize {
         // The place is not kept in memory meanwhile: for short messages that would
         // be a good part of the cost.
         let mut producer = Producer { ring: self.ring, tail: self.tail };
         let mut count = 0;
-        while count < n && producer.has_slot() {
-            fill(count, producer.payload());
-            producer.publish();
+        while count < n {
+            let next = producer.next();
+            if !producer.is_free(&next) {
+                break;
+            }
+            fill(count, next.payload());
+            producer.publish(next);
             count += 1;
         }
         self.tail = producer.tail;
@@ -565,7 +629,8 @@ impl Message<'_, '_> {
     /// Gives the slot back. Wake the producer afterwards.
     #[inline]
     pub fn release(self) {
-        self.consumer.pass();
+        let next = self.consumer.next();
+        self.consumer.pass(next);
     }
 }
 
@@ -582,30 +647,28 @@ impl<'a> Consumer<'a> {
     /// `Corrupt` when the slot's word is one that no correct peer writes.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Message<'_, 'a>>, Error> {
-        if self.has_message() {
-            Ok(Some(Message { payload: self.payload(), consumer: self }))
+        let next = self.next();
+        if self.is_full(&next) {
+            Ok(Some(Message { payload: self.ring.payload(self.head), consumer: self }))
         } else {
             self.judge().map(|()| None)
         }
     }
 
-    /// Whether a message is there: its `payload` is to be read, and then to be
-    /// given back by `pass`.
+    /// The slot of the next message: if it `is_full`, to be read and then passed.
     #[inline(always)]
-    pub(crate) fn has_message(&self) -> bool {
-        let slot = self.ring.slot(self.head);
-        // Edge P: Acquire pairs with the Release in `publish`.
-        let full = slot.word.load(Ordering::Acquire) == self.head.free | 1;
-        if full {
-            slot.witness.read();
-        }
-        full
+    pub(crate) fn next(&self) -> Next<'a> {
+        self.ring.next(self.head)
     }
 
-    /// Of the next slot: see `Producer::payload`.
     #[inline(always)]
-    pub(crate) fn payload(&self) -> NonNull<u8> {
-        self.ring.payload(self.head)
+    pub(crate) fn is_full(&self, next: &Next<'a>) -> bool {
+        // Edge P: Acquire pairs with the Release in `publish`.
+        let full = next.slot().word.load(Ordering::Acquire) == next.place.free | 1;
+        if full {
+            next.slot().witness.read();
+        }
+        full
     }
 
     /// There was no message at hand: is that, or what is there now, legal?
@@ -614,14 +677,13 @@ impl<'a> Consumer<'a> {
         if legal { Ok(()) } else { Err(self.ring.bad_word(self.head)) }
     }
 
-    /// Gives back the slot of the message that `has_message` found.
+    /// Gives back the slot of the next message, which was found full.
     #[inline(always)]
-    pub(crate) fn pass(&mut self) {
-        // Edge F: Release pairs with the Acquire in `Producer::has_slot`.
-        let free = self.head.free.wrapping_add(2);
-        self.ring.slot(self.head).word.store(free, Ordering::Release);
+    pub(crate) fn pass(&mut self, next: Next<'a>) {
+        // Edge F: Release pairs with the Acquire in `Producer::is_free`.
+        next.slot().word.store(next.place.free.wrapping_add(2), Ordering::Release);
         point("spsc.released");
-        self.ring.advance(&mut self.head);
+        self.ring.advance(&mut self.head, next.place);
     }
 
     /// Lends the payloads of up to `n` messages (at most the capacity) to `read`,
@@ -629,21 +691,28 @@ impl<'a> Consumer<'a> {
     /// of them from its successor. How many, for want of more. `read` must not
     /// unwind.
     #[inline(always)]
-    pub(crate) fn pass_each(
+    pub(crate) fn pass_each<T>(
         &mut self,
         n: usize,
-        mut read: impl FnMut(usize, NonNull<u8>),
+        mut read: impl FnMut(usize, NonNull<T>),
     ) -> usize {
         // As in `publish_each`.
         let mut consumer = Consumer { ring: self.ring, head: self.head };
         let mut count = 0;
-        while count < n && consumer.has_message() {
-            read(count, consumer.payload());
-            consumer.ring.advance(&mut consumer.head);
+        while count < n {
+            let next = consumer.next();
+            if !consumer.is_full(&next) {
+                break;
+            }
+            read(count, next.payload());
+            consumer.ring.advance(&mut consumer.head, next.place);
             count += 1;
         }
         consumer.head = self.head;
-        (0..count).for_each(|_| consumer.pass());
+        for _ in 0..count {
+            let next = consumer.next();
+            consumer.pass(next);
+        }
         self.head = consumer.head;
         count
     }

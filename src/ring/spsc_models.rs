@@ -30,10 +30,11 @@ fn consumer(heap: &Heap, capacity: usize) -> Consumer<'_> {
 fn send(tx: &mut Producer<'_>, value: u64) {
     loop {
         // As the pipe does: the usual case first.
-        if tx.has_slot() {
+        let next = tx.next();
+        if tx.is_free(&next) {
             // SAFETY: the claimed payload is a u64.
-            unsafe { tx.payload().cast().write(value) };
-            return tx.publish();
+            unsafe { next.payload::<u64>().write(value) };
+            return tx.publish(next);
         }
         tx.judge().unwrap();
         thread::yield_now();
@@ -42,9 +43,10 @@ fn send(tx: &mut Producer<'_>, value: u64) {
 
 fn peek(rx: &mut Consumer<'_>) -> u64 {
     loop {
-        if rx.has_message() {
+        let next = rx.next();
+        if rx.is_full(&next) {
             // SAFETY: a published payload is a u64.
-            return unsafe { rx.payload().cast().read() };
+            return unsafe { next.payload::<u64>().read() };
         }
         rx.judge().unwrap();
         thread::yield_now();
@@ -53,7 +55,8 @@ fn peek(rx: &mut Consumer<'_>) -> u64 {
 
 fn receive(rx: &mut Consumer<'_>) -> u64 {
     let value = peek(rx);
-    rx.pass();
+    let next = rx.next();
+    rx.pass(next);
     value
 }
 

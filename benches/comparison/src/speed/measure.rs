@@ -43,6 +43,12 @@ pub fn capacity(words: usize) -> usize {
     ((1 << 17) / words).clamp(16, 1024)
 }
 
+/// Messages from one look at the clock to the next. A look takes as long as ten
+/// short messages, and lets the processor run dry.
+fn between_looks(words: usize) -> u64 {
+    ((1 << 12) / words).clamp(1, 1 << 9) as u64
+}
+
 /// How long the pause of [`Kind::Wake`](super::channel::Kind::Wake) is: longer
 /// than anybody spins.
 pub const PAUSE: Duration = Duration::from_micros(300);
@@ -142,7 +148,7 @@ impl Meter {
             received: Received::default(),
             warm: run.warm_up(),
             slice: (run.length / 20).max(Duration::from_millis(5)),
-            every: (512 / words as u64).max(1),
+            every: between_looks(words),
             begin: None,
             slice_begin: (now, 0),
             last: (now, 0),
@@ -350,17 +356,20 @@ pub fn stream<C: Channel<W>, const W: usize>(
             let end = Instant::now() + length;
             let idle = Idle::new(crowded);
             let mut sent = 0;
-            let burst = if batches { BATCH.min(capacity(W) / 2) } else { (512 / W).max(1) } as u64;
             while Instant::now() < end {
-                let heads = head(producer, sent)..head(producer, sent + burst);
+                let next = sent + between_looks(W);
                 if batches {
-                    tx.send_batch(heads);
+                    let batch = BATCH.min(capacity(W) / 2) as u64;
+                    while sent < next {
+                        tx.send_batch(head(producer, sent)..head(producer, sent + batch));
+                        sent += batch;
+                    }
                 } else {
-                    for head in heads {
+                    for head in head(producer, sent)..head(producer, next) {
                         idle.until(|| tx.try_send(head).then_some(()));
                     }
+                    sent = next;
                 }
-                sent += burst;
             }
             let last = board.finish(producers);
             let stops = match about.delivery {
