@@ -58,6 +58,25 @@ pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize
     }
 }
 
+/// Asks for the cache line at this address, to be written to soon. Any address will
+/// do, one that nobody has mapped, too.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(address: *mut u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint that never faults; a processor that does not know it does
+    // nothing. (The intrinsic for it asks for the line to read, unless the program
+    // is compiled for newer processors alone.)
+    unsafe {
+        core::arch::asm!(
+            "prefetchw [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
 /// Whether a value of this type shares its slot's line with the slot's word, so
 /// that it has no line of its own.
 pub(crate) const fn in_one_line<T>() -> bool {

@@ -124,11 +124,18 @@ impl<T: Pod> PipeSender<T> {
 
     #[inline(always)]
     fn put(&mut self, next: Next<'static>, message: T) {
+        if !in_one_line::<T>() {
+            self.producer.ring().prefetch::<T>(&next);
+        }
         // SAFETY: `has_room` or a look found a free slot of the ring, the producer's alone, sized and
         // aligned for the object's element, found to be `T` when the pipe was
         // opened.
         unsafe { next.payload::<T>().write(message) };
         point("pipe.written");
+        // After the one line that is at hand; measured.
+        if in_one_line::<T>() {
+            self.producer.ring().prefetch::<T>(&next);
+        }
         self.producer.publish(next);
         self.post.direction.readable.notify();
     }
@@ -409,10 +416,16 @@ impl<T: Pod> PipeReceiver<T> {
 
     #[inline(always)]
     fn get(&mut self, next: Next<'static>) -> T {
+        if !in_one_line::<T>() {
+            self.consumer.ring().prefetch::<T>(&next);
+        }
         let mut copy = MaybeUninit::uninit();
         Self::copy(next.payload(), &mut copy);
         // SAFETY: `copy` has written it.
         let copy = unsafe { copy.assume_init() };
+        if in_one_line::<T>() {
+            self.consumer.ring().prefetch::<T>(&next);
+        }
         self.consumer.pass(next);
         self.post.direction.writable.notify_with(copy)
     }
