@@ -56,7 +56,7 @@
 
 use super::Owner;
 use crate::error::Error;
-use crate::memory::{LINE, Region, round_up};
+use crate::memory::{LINE, Region, prefetch_to_write, round_up};
 use crate::position::{Laps, MAX_LAP_BITS, Position};
 use crate::sync::{AtomicU64, Ordering, STEP_BUDGET, Witness, point};
 use core::alloc::Layout;
@@ -161,8 +161,16 @@ pub struct Geometry {
     payload: Layout,
     payload_offset: usize,
     stride: usize,
+    /// Bytes from a slot to what is asked for ahead of it: none in a small ring, where
+    /// all would but take each other's lines, and none where slots are larger than
+    /// lines, which gains nothing.
+    ahead: usize,
     len: usize,
 }
+
+/// How many slots ahead lines are asked for, to be written to: each side's were
+/// written by the other one last.
+const AHEAD: usize = 8;
 
 const SLOTS: usize = match round_up(size_of::<Header>(), LINE) {
     Some(offset) => offset,
@@ -195,13 +203,14 @@ impl Geometry {
             let align = if used <= LARGE { payload.align().max(align_of::<Slot>()) } else { 64 };
             round_up(used, align).ok_or(too_large)?
         };
+        let ahead = if stride <= 64 && capacity >= 4 * AHEAD { AHEAD * stride } else { 0 };
         let len = stride
             .checked_mul(capacity)
-            .and_then(|slots| slots.checked_add(SLOTS))
+            .and_then(|slots| slots.checked_add(SLOTS + ahead))
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, payload, payload_offset, stride, len })
+        Ok(Geometry { laps, payload, payload_offset, stride, ahead, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -529,6 +538,14 @@ impl<'a> Ring<'a> {
         Some(self.claimed_at(at, claim))
     }
 
+    /// Asks for the line of a slot some way ahead. The last slots' are in the room that
+    /// is left for it.
+    #[inline(always)]
+    fn prefetch(&self, slot: &Slot) {
+        let slot = core::ptr::from_ref(slot).cast_mut().cast::<u8>();
+        prefetch_to_write(slot.wrapping_add(self.geometry.ahead));
+    }
+
     /// Whether so many slots from the hint on are free, as far as one look at the
     /// last of them tells.
     pub(crate) fn has_room(&self, n: usize) -> bool {
@@ -562,6 +579,7 @@ impl<'a> Ring<'a> {
         point("claim.slot");
         self.header().tail.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
         point("claim.tail");
+        self.prefetch(claim.slot);
         claim.slot.witness.write();
         claim
     }
@@ -688,6 +706,7 @@ impl<'a> Ring<'a> {
         point("take.slot");
         self.header().head.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
         point("take.head");
+        self.prefetch(taken.slot);
         taken.slot.witness.read();
         taken
     }
