@@ -332,8 +332,8 @@ impl SendError<()> {
     /// into hundreds of kilobytes of code.
     #[cold]
     #[inline(never)]
-    pub(crate) fn with<V>(self, message: V) -> SendError<V> {
-        self.map(|()| message)
+    pub(crate) fn with<V: Copy>(self, message: &V) -> SendError<V> {
+        self.map(|()| *message)
     }
 }
 

@@ -164,7 +164,7 @@ impl<T: Pod> PipeSender<T> {
                 self.put(self.producer.next(), *message);
                 Ok(())
             }
-            Err(error) => Err(error.with(*message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
@@ -217,7 +217,7 @@ impl<T: Pod> PipeSender<T> {
                 self.put(self.producer.next(), *message);
                 Ok(())
             }
-            Err(error) => Err(error.with(*message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
@@ -672,7 +672,7 @@ impl<T: Pod> Pipe<T> {
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.try_send(message),
-            Err(error) => Err(SendError::from(error).with(message)),
+            Err(error) => Err(SendError::from(error).with(&{ message })),
         }
     }
 
@@ -685,7 +685,7 @@ impl<T: Pod> Pipe<T> {
     pub fn send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send(message),
-            Err(error) => Err(SendError::from(error).with(message)),
+            Err(error) => Err(SendError::from(error).with(&{ message })),
         }
     }
 
@@ -697,7 +697,7 @@ impl<T: Pod> Pipe<T> {
     pub fn send_timeout(&mut self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send_timeout(message, timeout),
-            Err(error) => Err(SendError::from(error).with(message)),
+            Err(error) => Err(SendError::from(error).with(&{ message })),
         }
     }
 
@@ -709,7 +709,7 @@ impl<T: Pod> Pipe<T> {
     pub fn send_deadline(&mut self, message: T, at: Instant) -> Result<(), SendError<T>> {
         match self.sending() {
             Ok(sender) => sender.send_deadline(message, at),
-            Err(error) => Err(SendError::from(error).with(message)),
+            Err(error) => Err(SendError::from(error).with(&{ message })),
         }
     }
 

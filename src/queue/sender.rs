@@ -181,7 +181,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, *message);
                 Ok(())
             }
-            Err(error) => Err(error.with(*message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 
@@ -237,7 +237,7 @@ impl<T: Pod> Sender<T> {
                 self.put(claim, *message);
                 Ok(())
             }
-            Err(error) => Err(error.with(*message)),
+            Err(error) => Err(error.with(message)),
         }
     }
 

@@ -162,8 +162,8 @@ pub struct Geometry {
     payload_offset: usize,
     stride: usize,
     /// Bytes from a slot to what is asked for ahead of it: none in a small ring, where
-    /// all would but take each other's lines, and none where slots are larger than
-    /// lines, which gains nothing.
+    /// all would but take each other's lines, and none where few slots share a line,
+    /// which loses by it.
     ahead: usize,
     len: usize,
 }
@@ -203,7 +203,7 @@ impl Geometry {
             let align = if used <= LARGE { payload.align().max(align_of::<Slot>()) } else { 64 };
             round_up(used, align).ok_or(too_large)?
         };
-        let ahead = if stride <= 64 && capacity >= 4 * AHEAD { AHEAD * stride } else { 0 };
+        let ahead = if stride <= 32 && capacity >= 4 * AHEAD { AHEAD * stride } else { 0 };
         let len = stride
             .checked_mul(capacity)
             .and_then(|slots| slots.checked_add(SLOTS + ahead))

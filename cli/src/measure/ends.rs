@@ -42,7 +42,7 @@ impl<T: Clone> Desk<T> {
     }
 
     /// The next message of the batch.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> &mut T {
         self.filled += 1;
         &mut self.batch[self.filled - 1]
@@ -53,7 +53,7 @@ impl<T: Clone> Desk<T> {
     }
 
     /// Whether all of the inbox was seen: then it is empty.
-    #[inline]
+    #[inline(always)]
     fn is_read(&mut self) -> bool {
         let all = self.seen == self.inbox.len();
         if all {
@@ -64,7 +64,7 @@ impl<T: Clone> Desk<T> {
     }
 
     /// The next message of the inbox.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self) -> &T {
         self.seen += 1;
         &self.inbox[self.seen - 1]
@@ -72,7 +72,7 @@ impl<T: Clone> Desk<T> {
 }
 
 /// Whether it was sent, if it fails for no other reason than that it is full.
-#[inline]
+#[inline(always)]
 fn sent<V>(tried: Result<(), SendError<V>>) -> Result<bool>
 where
     SendError<V>: Into<Box<dyn std::error::Error>>,
@@ -85,7 +85,7 @@ where
 }
 
 /// What was received, if it fails for no other reason than that it is empty.
-#[inline]
+#[inline(always)]
 fn received<T>(tried: Result<T, RecvError>) -> Result<Option<T>> {
     match tried {
         Ok(message) => Ok(Some(message)),
@@ -107,29 +107,29 @@ impl<M: Message> Typed<M> {
 }
 
 impl<M: Message> End for Typed<M> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         let message = M::numbered(&mut self.desk.message, number);
         Ok(self.pipe.send(message)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.pipe.recv()?.into_number()
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, number: u64) -> Result<bool> {
         let message = M::numbered(&mut self.desk.message, number);
         sent(self.pipe.try_send(message))
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Result<Option<u64>> {
         received(self.pipe.try_recv())?.map(M::into_number).transpose()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_later(&mut self, number: u64) -> Result<()> {
         self.desk.next().stamp(number);
         if self.desk.is_full() { self.send_now() } else { Ok(()) }
@@ -141,7 +141,7 @@ impl<M: Message> End for Typed<M> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_many(&mut self) -> Result<u64> {
         if self.desk.is_read() {
             self.pipe.recv_many(&mut self.desk.inbox, batch(size_of::<M>()))?;
@@ -149,7 +149,7 @@ impl<M: Message> End for Typed<M> {
         self.desk.read().number()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_in_place(&mut self, number: u64) -> Result<()> {
         let mut slot = self.pipe.reserve()?;
         slot.touch(number);
@@ -157,7 +157,7 @@ impl<M: Message> End for Typed<M> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_in_place(&mut self) -> Result<u64> {
         Ok(self.pipe.peek()?.first())
     }
@@ -179,31 +179,31 @@ impl Bytes {
 }
 
 impl End for Bytes {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         stamp_bytes(&mut self.desk.message, number);
         Ok(self.pipe.send(&self.desk.message)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         let len = self.pipe.recv_into(&mut self.buffer)?;
         number_of_bytes(&self.buffer[..len], self.len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, number: u64) -> Result<bool> {
         stamp_bytes(&mut self.desk.message, number);
         sent(self.pipe.try_send(&self.desk.message))
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Result<Option<u64>> {
         let len = received(self.pipe.try_recv_into(&mut self.buffer))?;
         len.map(|len| number_of_bytes(&self.buffer[..len], self.len)).transpose()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_later(&mut self, number: u64) -> Result<()> {
         stamp_bytes(self.desk.next(), number);
         if self.desk.is_full() { self.send_now() } else { Ok(()) }
@@ -215,7 +215,7 @@ impl End for Bytes {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_many(&mut self) -> Result<u64> {
         if self.desk.is_read() {
             self.pipe.recv_many(&mut self.desk.inbox, batch(self.len))?;
@@ -223,7 +223,7 @@ impl End for Bytes {
         number_of_bytes(self.desk.read(), self.len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_in_place(&mut self, number: u64) -> Result<()> {
         let mut room = self.pipe.reserve(self.len)?;
         if let Some(first) = room.first_chunk_mut() {
@@ -233,7 +233,7 @@ impl End for Bytes {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_in_place(&mut self) -> Result<u64> {
         let message = self.pipe.peek()?;
         match message.first_chunk() {
@@ -258,29 +258,29 @@ impl<M: Message> Queues<M> {
 }
 
 impl<M: Message> End for Queues<M> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         let message = M::numbered(&mut self.desk.message, number);
         Ok(self.out.send(message)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.back.recv()?.into_number()
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_send(&mut self, number: u64) -> Result<bool> {
         let message = M::numbered(&mut self.desk.message, number);
         sent(self.out.try_send(message))
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_recv(&mut self) -> Result<Option<u64>> {
         received(self.back.try_recv())?.map(M::into_number).transpose()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_later(&mut self, number: u64) -> Result<()> {
         self.desk.next().stamp(number);
         if self.desk.is_full() { self.send_now() } else { Ok(()) }
@@ -292,7 +292,7 @@ impl<M: Message> End for Queues<M> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_many(&mut self) -> Result<u64> {
         if self.desk.is_read() {
             self.back.recv_many(&mut self.desk.inbox, batch(size_of::<M>()))?;
@@ -300,7 +300,7 @@ impl<M: Message> End for Queues<M> {
         self.desk.read().number()
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_in_place(&mut self, number: u64) -> Result<()> {
         let mut slot = self.out.claim()?;
         slot.touch(number);
@@ -308,7 +308,7 @@ impl<M: Message> End for Queues<M> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_in_place(&mut self) -> Result<u64> {
         Ok(self.back.take()?.first())
     }

@@ -57,40 +57,40 @@ impl<const N: usize> Message for [u64; N]
 where
     [u64; N]: Pod + Debug,
 {
-    #[inline]
+    #[inline(always)]
     fn stamp(&mut self, number: u64) {
         let step = if N <= SHORT { 1 } else { N - 1 };
         self.iter_mut().step_by(step).for_each(|word| *word = number);
     }
 
-    #[inline]
+    #[inline(always)]
     fn numbered(template: &mut Self, number: u64) -> Self {
         if N <= SHORT {
-            return [number; N];
+            return std::array::from_fn(|_| number);
         }
         template.stamp(number);
         *template
     }
 
-    #[inline]
+    #[inline(always)]
     fn into_number(self) -> Result<u64> {
         // Who looks at two words of a long one would have only those copied.
         if N <= SHORT { self.number() } else { black_box(self).number() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn number(&self) -> Result<u64> {
         let step = if N <= SHORT { 1 } else { N - 1 };
         let first = self[0];
         if self.iter().step_by(step).all(|word| *word == first) { Ok(first) } else { torn() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, number: u64) {
         self[0] = number;
     }
 
-    #[inline]
+    #[inline(always)]
     fn first(&self) -> u64 {
         self[0]
     }

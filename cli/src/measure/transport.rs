@@ -101,12 +101,12 @@ pub trait End {
 pub struct Blocking<E>(pub E);
 
 impl<E: End> Transport for Blocking<E> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         self.0.send(number)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.0.recv()
     }
@@ -116,13 +116,13 @@ impl<E: End> Transport for Blocking<E> {
 pub struct Polling<E>(pub E);
 
 impl<E: End> Transport for Polling<E> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         while !self.0.try_send(number)? {}
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         loop {
             if let Some(number) = self.0.try_recv()? {
@@ -136,12 +136,12 @@ impl<E: End> Transport for Polling<E> {
 pub struct Batched<E>(pub E);
 
 impl<E: End> Transport for Batched<E> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         self.0.send_later(number)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.0.recv_many()
     }
@@ -155,12 +155,12 @@ impl<E: End> Transport for Batched<E> {
 pub struct InPlace<E>(pub E);
 
 impl<E: End> Transport for InPlace<E> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         self.0.send_in_place(number)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.0.recv_in_place()
     }
@@ -181,13 +181,13 @@ impl<W: Write, R: Read> Streams<W, R> {
 }
 
 impl<W: Write, R: Read> Transport for Streams<W, R> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
         stamp_bytes(&mut self.message, number);
         Ok(self.out.write_all(&self.message)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<u64> {
         self.back.read_exact(&mut self.message)?;
         number_of_bytes(&self.message, self.message.len())
