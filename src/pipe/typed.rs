@@ -244,8 +244,9 @@ impl<T: Pod> PipeSender<T> {
 
     #[inline(always)]
     fn slot(&mut self) -> PipeSlot<'_, T> {
-        let payload = self.producer.next().payload();
-        PipeSlot { payload, sender: self }
+        let next = self.producer.next();
+        self.producer.ring().prefetch_first(&next);
+        PipeSlot { payload: next.payload(), sender: self }
     }
 
     /// Room for the next message, to be written in place, waiting for as long
@@ -458,8 +459,9 @@ impl<T: Pod> PipeReceiver<T> {
 
     #[inline(always)]
     fn lend(&mut self) -> PipeMessage<'_, T> {
-        let payload = self.consumer.next().payload();
-        PipeMessage { payload, receiver: self }
+        let next = self.consumer.next();
+        self.consumer.ring().prefetch_first(&next);
+        PipeMessage { payload: next.payload(), receiver: self }
     }
 
     #[inline(always)]

@@ -335,6 +335,7 @@ impl<T: Pod> Receiver<T> {
 
     #[inline(always)]
     fn guard(&mut self, taken: Taken<'static>) -> Message<'_, T> {
+        self.port.queue.core.ring.prefetch_first(taken.payload());
         let payload = taken.payload().cast::<T>().as_ptr().cast_const();
         let redelivered = taken.redelivered();
         self.loan = Some(taken);

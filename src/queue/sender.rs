@@ -334,6 +334,7 @@ pub struct Slot<'a, T: Pod> {
 impl<'a, T: Pod> Slot<'a, T> {
     #[inline(always)]
     fn new(sender: &'a mut Sender<T>, claim: Claim<'static>) -> Self {
+        sender.port.queue.core.ring.prefetch_first(claim.payload());
         let payload = claim.payload().cast().as_ptr();
         sender.loan = Some(claim);
         Slot { sender, payload }

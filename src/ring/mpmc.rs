@@ -546,6 +546,19 @@ impl<'a> Ring<'a> {
         prefetch_to_write(slot.wrapping_add(self.geometry.ahead));
     }
 
+    /// The same for a message in place, of which the first line is what is sure to be
+    /// used.
+    #[inline(always)]
+    pub(crate) fn prefetch_first(&self, payload: NonNull<u8>) {
+        let ahead = AHEAD * self.geometry.stride;
+        let offset = payload.addr().get() - self.slots.addr().get();
+        if self.geometry.stride >= 64
+            && offset + ahead < self.geometry.stride * self.geometry.capacity()
+        {
+            prefetch_to_write(payload.as_ptr().wrapping_add(ahead - self.geometry.payload_offset));
+        }
+    }
+
     /// Whether so many slots from the hint on are free, as far as one look at the
     /// last of them tells.
     pub(crate) fn has_room(&self, n: usize) -> bool {

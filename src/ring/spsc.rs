@@ -110,7 +110,9 @@ impl Spot {
         }
         let Some(stride) = round_up(used, 64) else { return None };
         // As well aligned as the room allows: wide copies that straddle lines are slow.
-        let mut better = 64;
+        // But a large message may be touched in place alone, and then one line is better
+        // than two.
+        let mut better = if payload.size() < LARGE { 64 } else { 0 };
         while better > offset {
             if better + payload.size() <= stride {
                 offset = better;
@@ -144,7 +146,7 @@ impl Geometry {
     /// two cache lines, so that a message costs one transfer, and small slots
     /// still share a line when a batch goes through. A larger one is padded to
     /// a multiple of 64, so that its word shares a line with no other slot, and
-    /// its payload is as well aligned as the room allows.
+    /// its payload is as well aligned as the room allows, unless it is large.
     ///
     /// # Errors
     ///
@@ -193,6 +195,9 @@ impl Geometry {
         Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
     }
 }
+
+/// Bytes from which on a payload follows its word at once.
+const LARGE: usize = 4096;
 
 /// How many slots ahead lines are asked for; of slots that share a line, how many
 /// lines. (Measured: 5 and 12 are no better.)
@@ -367,6 +372,16 @@ impl<'a> Ring<'a> {
                 prefetch_to_write(slot.wrapping_add(64));
             }
             prefetch_to_write(slot);
+        }
+    }
+
+    /// The same for a message in place, of which the first line is what is sure to be
+    /// used.
+    #[inline(always)]
+    pub(crate) fn prefetch_first(&self, next: &Next<'a>) {
+        let ahead = AHEAD * self.geometry.stride.max(64);
+        if next.place.offset + ahead < self.geometry.span {
+            prefetch_to_write(next.slot.as_ptr().wrapping_add(ahead));
         }
     }
 
