@@ -109,7 +109,7 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
             let mut sent = 0;
             while sent < 3 {
                 // SAFETY: a free payload is a u64 of ours.
-                let write = |nth, p: NonNull<u8>| unsafe { p.cast().write((sent + nth) as u64) };
+                let write = |nth, p: NonNull<u64>| unsafe { p.write((sent + nth) as u64) };
                 let n = tx.publish_each(3 - sent, write);
                 sent += n;
                 if n == 0 {
@@ -120,9 +120,9 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
         let mut rx = consumer(&heap, 2);
         let mut next = 0;
         while next < 3 {
-            let n = rx.pass_each(2, |nth, p| {
+            let n = rx.pass_each::<u64>(2, |nth, p| {
                 // SAFETY: a published payload is a u64.
-                assert_eq!(unsafe { p.cast::<u64>().read() }, next + nth as u64);
+                assert_eq!(unsafe { p.read() }, next + nth as u64);
             });
             next += n as u64;
             if n == 0 {
@@ -142,7 +142,8 @@ fn a_consumer_killed_while_it_frees_a_batch_leaves_the_rest() {
             (1..=2).for_each(|value| send(&mut tx, value));
             let other = heap.clone();
             let t = thread::spawn(move || send(&mut producer(&other, 2), 3));
-            let dead = die_at("spsc.released", nth, || consumer(&heap, 2).pass_each(2, |_, _| ()));
+            let dead =
+                die_at("spsc.released", nth, || consumer(&heap, 2).pass_each::<u64>(2, |_, _| ()));
             assert!(dead.is_none());
             let mut rx = consumer(&heap, 2);
             for value in u64::from(nth) + 1..=3 {
