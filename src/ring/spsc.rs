@@ -99,6 +99,14 @@ pub(crate) struct Spot {
 }
 
 impl Spot {
+    /// How many slots share a line.
+    const fn in_line(self) -> usize {
+        if cfg!(loom) {
+            return 2;
+        }
+        if self.stride < 64 { 64 / self.stride } else { 1 }
+    }
+
     /// `None` when the size overflows.
     pub(crate) const fn of(payload: Layout) -> Option<Spot> {
         let mut offset = size_of::<Slot>().next_multiple_of(payload.align());
@@ -229,6 +237,20 @@ impl<'a> Next<'a> {
         unsafe { self.slot.cast().as_ref() }
     }
 
+    #[inline(always)]
+    fn publish(&self) {
+        // Edge P: Release pairs with the Acquire in `Consumer::is_full`.
+        self.slot().word.store(self.place.free | 1, Ordering::Release);
+        point("spsc.published");
+    }
+
+    #[inline(always)]
+    fn release(&self) {
+        // Edge F: Release pairs with the Acquire in `Producer::is_free`.
+        self.slot().word.store(self.place.free.wrapping_add(2), Ordering::Release);
+        point("spsc.released");
+    }
+
     /// The payload, which is of this type.
     #[inline(always)]
     pub(crate) fn payload<T>(&self) -> NonNull<T> {
@@ -238,6 +260,13 @@ impl<'a> Next<'a> {
         // SAFETY: as `Ring::payload`.
         unsafe { self.slot.add(offset).cast() }
     }
+}
+
+/// Slots that share a line.
+struct Line<'a> {
+    last: Next<'a>,
+    slots: usize,
+    stride: usize,
 }
 
 /// The ring, laid over borrowed memory. Copies are views of one ring; its ends
@@ -391,6 +420,25 @@ impl<'a> Ring<'a> {
         // SAFETY: as `slot`.
         let slot = unsafe { self.slots.add(place.offset) };
         Next { slot, place, memory: PhantomData }
+    }
+
+    /// The line of slots that begins here, if one does and all of them are wanted.
+    #[inline(always)]
+    fn line<T>(&self, first: &Next<'a>, wanted: usize) -> Option<Line<'a>> {
+        let spot = const { Spot::of(Layout::new::<T>()) }?;
+        let slots = spot.in_line();
+        let (offset, len) = (first.place.offset, slots * spot.stride);
+        let whole = slots > 1
+            && offset.is_multiple_of(len)
+            && wanted >= slots
+            && offset + len <= self.geometry.span;
+        whole.then(|| Line { last: self.on(first, slots - 1, spot.stride), slots, stride: spot.stride })
+    }
+
+    /// The slot so many further in the same lap.
+    #[inline(always)]
+    fn on(&self, next: &Next<'a>, n: usize, stride: usize) -> Next<'a> {
+        self.next(Place { offset: next.place.offset + n * stride, ..next.place })
     }
 
     /// The word of a slot, for those who search or wait.
@@ -593,9 +641,7 @@ impl<'a> Producer<'a> {
     /// Publishes the next slot, which was found free.
     #[inline(always)]
     pub(crate) fn publish(&mut self, next: Next<'a>) {
-        // Edge P: Release pairs with the Acquire in `Consumer::is_full`.
-        next.slot().word.store(next.place.free | 1, Ordering::Release);
-        point("spsc.published");
+        next.publish();
         self.ring.advance(&mut self.tail, next.place);
     }
 
@@ -613,6 +659,20 @@ impl<'a> Producer<'a> {
         let mut count = 0;
         while count < n {
             let next = producer.next();
+            if let Some(line) = self.ring.line::<T>(&next, n - count)
+                && producer.is_free(&line.last)
+            {
+                // The consumer goes on in order: those before it are free, too.
+                for nth in 0..line.slots {
+                    let next = self.ring.on(&next, nth, line.stride);
+                    next.slot().witness.write();
+                    fill(count + nth, next.payload());
+                    next.publish();
+                }
+                self.ring.advance(&mut producer.tail, line.last.place);
+                count += line.slots;
+                continue;
+            }
             if !producer.is_free(&next) {
                 break;
             }
@@ -722,9 +782,7 @@ impl<'a> Consumer<'a> {
     /// Gives back the slot of the next message, which was found full.
     #[inline(always)]
     pub(crate) fn pass(&mut self, next: Next<'a>) {
-        // Edge F: Release pairs with the Acquire in `Producer::is_free`.
-        next.slot().word.store(next.place.free.wrapping_add(2), Ordering::Release);
-        point("spsc.released");
+        next.release();
         self.ring.advance(&mut self.head, next.place);
     }
 
@@ -743,6 +801,19 @@ impl<'a> Consumer<'a> {
         let mut count = 0;
         while count < n {
             let next = consumer.next();
+            if let Some(line) = self.ring.line::<T>(&next, n - count)
+                && consumer.is_full(&line.last)
+            {
+                // The producer goes on in order: those before it are full, too.
+                for nth in 0..line.slots {
+                    let next = self.ring.on(&next, nth, line.stride);
+                    next.slot().witness.read();
+                    read(count + nth, next.payload());
+                }
+                consumer.ring.advance(&mut consumer.head, line.last.place);
+                count += line.slots;
+                continue;
+            }
             if !consumer.is_full(&next) {
                 break;
             }
@@ -750,13 +821,23 @@ impl<'a> Consumer<'a> {
             consumer.ring.advance(&mut consumer.head, next.place);
             count += 1;
         }
-        consumer.head = self.head;
-        for _ in 0..count {
-            let next = consumer.next();
-            consumer.pass(next);
-        }
-        self.head = consumer.head;
+        self.release_many(count, const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride));
         count
+    }
+
+    /// Gives back so many slots, in order.
+    #[inline(always)]
+    fn release_many(&mut self, mut n: usize, stride: usize) {
+        while n > 0 {
+            let next = self.next();
+            let to_end = (self.ring.geometry.span - next.place.offset) / stride;
+            let slots = n.min(to_end);
+            for nth in 0..slots {
+                self.ring.on(&next, nth, stride).release();
+            }
+            self.head = self.ring.forward(self.head, slots);
+            n -= slots;
+        }
     }
 
     /// Whether [`Consumer::peek`] would find a message (or an error): one load,
