@@ -66,6 +66,19 @@ fn batches(c: &mut Criterion) {
         });
     });
 
+    let path = name("each");
+    let mut a = Pipe::<u64>::create_typed(&path, 1024).unwrap();
+    let mut b = Pipe::<u64>::open_typed(&path).unwrap();
+    group.bench_function("typed: send_many + recv_each, 8 bytes", |bench| {
+        bench.iter(|| {
+            batch.iter_mut().for_each(|message| *message += 1);
+            a.send_many(&batch).unwrap();
+            let mut sent = batch.iter();
+            let count = b.recv_each(BATCH, |message| assert_eq!(Some(message), sent.next()));
+            assert_eq!(count.unwrap(), BATCH);
+        });
+    });
+
     let path = name("bytes-batch");
     let mut a = Pipe::create(&path, 64 * 1024).unwrap();
     let mut b = Pipe::open(&path).unwrap();

@@ -182,6 +182,78 @@ fn batches() {
     });
 }
 
+/// In place, of which some share a cache line and others have several.
+#[test]
+fn batches_in_place() {
+    fn through<const WORDS: usize>(slots: usize)
+    where
+        [u64; WORDS]: Pod,
+    {
+        const ALL: u64 = 5000;
+        let name = Name::new("each");
+        let mut a = Pipe::<[u64; WORDS]>::create_typed(&name, slots).unwrap();
+        let mut b = Pipe::<[u64; WORDS]>::open_typed(&name).unwrap();
+        assert_eq!(b.recv_each(0, |_| panic!("none was wanted")).unwrap(), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Batches that begin and end within lines and within the ring.
+                for first in (0..ALL).step_by(50) {
+                    let (one, others) = (first, (first + 1..first + 50));
+                    a.send([one; WORDS]).unwrap();
+                    let others: Vec<_> = others.map(|i| [i; WORDS]).collect();
+                    a.send_many(&others).unwrap();
+                }
+            });
+            let (mut next, mut max) = (0, 1);
+            let closed = loop {
+                let before = next;
+                let count = b.recv_each(max, |message| {
+                    assert_eq!(*message, [next; WORDS]);
+                    next += 1;
+                });
+                match count {
+                    Ok(count) => assert_eq!(count as u64, next - before),
+                    Err(error) => break error,
+                }
+                assert!(next - before <= max as u64 && next > before);
+                max = max % 70 + 1;
+            };
+            assert!(matches!(closed, RecvError::Closed));
+            assert_eq!(next, ALL);
+        });
+    }
+    for slots in [1, 3, 16, 61, 64, 1024] {
+        through::<1>(slots);
+        through::<3>(slots);
+        through::<8>(slots);
+        through::<40>(slots);
+    }
+}
+
+#[test]
+fn a_batch_that_is_dropped_in_a_panic_comes_again() {
+    let name = Name::new("panic");
+    let mut a = Pipe::<u64>::create_typed(&name, 256).unwrap();
+    let mut b = Pipe::<u64>::open_typed(&name).unwrap();
+    let all: Vec<u64> = (0..200).collect();
+    a.send_many(&all).unwrap();
+    let mut seen = 0;
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        b.recv_each(200, |&message| {
+            assert_eq!(message, seen);
+            seen += 1;
+            if seen == 100 {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        })
+    }));
+    assert!(panicked.is_err());
+    // Those of earlier chunks were released, those of this one were not.
+    let mut rest = Vec::new();
+    b.recv_many(&mut rest, 200).unwrap();
+    assert_eq!(rest, all[64..]);
+}
+
 #[test]
 fn typed() {
     let name = Name::new("typed");

@@ -16,6 +16,9 @@ use core::ptr::NonNull;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+/// Messages up to so many bytes are taken to be read as a whole where they lie.
+const SHORT: usize = 1024;
+
 impl<T: Pod> Sealed for T {
     type Producer = Producer<'static>;
     type Consumer = Consumer<'static>;
@@ -529,15 +532,85 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// As [`PipeReceiver::recv`], if not even one came.
     pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
-        if max == 0 {
-            return Ok(0);
-        }
+        self.pass_many(max, |consumer, max| {
+            to.reserve(max);
+            let room = &mut to.spare_capacity_mut()[..max];
+            let count = consumer.pass_each(max, |nth, message| {
+                Self::copy(message, &mut room[nth]);
+            });
+            // SAFETY: `count` elements more are initialised.
+            unsafe { to.set_len(to.len() + count) };
+            count
+        })
+    }
+
+    /// Waits for a message, then shows it and what else is there to `read`, in order
+    /// and in place, up to `max` messages or what the pipe holds; returns how many.
+    ///
+    /// The fastest way to receive many short messages: none is copied, and they are
+    /// released together, after each 64 of them or 64 KiB. When `read` panics, or the
+    /// process dies in it, those that were not released will be received again.
+    /// (Messages from some hundred bytes on come over faster as whole copies:
+    /// [`PipeReceiver::recv_many`].)
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReceiver::recv`], if not even one came.
+    ///
+    /// # Panics
+    ///
+    /// Only if `read` does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use slipring::Pipe;
+    /// # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    /// # let name = &format!("doc-recv-each-{}", std::process::id());
+    /// let mut a = Pipe::<u64>::create_typed(name, 64)?;
+    /// let mut b = Pipe::<u64>::open_typed(name)?;
+    /// a.send_many(&[1, 2, 3])?;
+    /// let mut sum = 0;
+    /// assert_eq!(b.recv_each(64, |message| sum += message)?, 3);
+    /// assert_eq!(sum, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn recv_each(&mut self, max: usize, mut read: impl FnMut(&T)) -> Result<usize, RecvError> {
+        self.pass_many(max, |consumer, max| {
+            consumer.pass_each(max, |_, message| {
+                // SAFETY: a published slot, which nobody writes to before its release;
+                // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
+                read(unsafe { message.as_ref() });
+                if size_of::<T>() <= SHORT {
+                    // SAFETY: as above, and the reference is gone.
+                    unsafe { Self::own(message) };
+                }
+            })
+        })
+    }
+
+    /// Waits for a message, then has `pass` take chunks of what is there, up to
+    /// `max` messages or what the pipe holds; how many.
+    #[inline(always)]
+    fn pass_many(
+        &mut self,
+        max: usize,
+        mut pass: impl FnMut(&mut Consumer<'static>, usize) -> usize,
+    ) -> Result<usize, RecvError> {
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
         let (mut count, mut rested) = (0, false);
         while count < max {
             let wanted = (max - count).min(chunk::<T>());
-            let passed = self.pass_many(to, wanted);
+            // A forked child has not taken the end yet.
+            let current = self.post.is_current();
+            let passed = if current { pass(&mut self.consumer, wanted) } else { 0 };
+            if passed > 0 {
+                // At once: the next `pass` may unwind.
+                self.post.direction.writable.notify();
+            }
             count += passed;
             if count == 0 {
                 self.look_by(None)?;
@@ -548,25 +621,7 @@ impl<T: Pod> PipeReceiver<T> {
                 rested = true;
             }
         }
-        self.post.direction.writable.notify();
         Ok(count)
-    }
-
-    /// Appends what is there, up to `max` messages; how many. None in a forked child
-    /// that has not taken the end.
-    #[inline]
-    fn pass_many(&mut self, to: &mut Vec<T>, max: usize) -> usize {
-        if !self.post.is_current() {
-            return 0;
-        }
-        to.reserve(max);
-        let room = &mut to.spare_capacity_mut()[..max];
-        let count = self.consumer.pass_each(max, |nth, message| {
-            Self::copy(message, &mut room[nth]);
-        });
-        // SAFETY: `count` elements more are initialised.
-        unsafe { to.set_len(to.len() + count) };
-        count
     }
 
     /// The next message in place, waiting for as long as it takes. Dropping the
@@ -778,6 +833,20 @@ impl<T: Pod> Pipe<T> {
     /// As there.
     pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
         self.receiving()?.recv_many(to, max)
+    }
+
+    /// See [`PipeReceiver::recv_each`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[inline]
+    pub fn recv_each(&mut self, max: usize, read: impl FnMut(&T)) -> Result<usize, RecvError> {
+        self.receiving()?.recv_each(max, read)
     }
 
     /// See [`PipeReceiver::peek`].

@@ -432,7 +432,11 @@ impl<'a> Ring<'a> {
             && offset.is_multiple_of(len)
             && wanted >= slots
             && offset + len <= self.geometry.span;
-        whole.then(|| Line { last: self.on(first, slots - 1, spot.stride), slots, stride: spot.stride })
+        whole.then(|| Line {
+            last: self.on(first, slots - 1, spot.stride),
+            slots,
+            stride: spot.stride,
+        })
     }
 
     /// The slot so many further in the same lap.
@@ -788,8 +792,8 @@ impl<'a> Consumer<'a> {
 
     /// Lends the payloads of up to `n` messages (at most the capacity) to `read`,
     /// and then gives their slots back: who is killed while it reads keeps none
-    /// of them from its successor. How many, for want of more. `read` must not
-    /// unwind.
+    /// of them from its successor, nor does one that unwinds from there. How many,
+    /// for want of more.
     #[inline(always)]
     pub(crate) fn pass_each<T>(
         &mut self,
@@ -805,6 +809,7 @@ impl<'a> Consumer<'a> {
                 && consumer.is_full(&line.last)
             {
                 // The producer goes on in order: those before it are full, too.
+                self.ring.prefetch::<T>(&next);
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
                     next.slot().witness.read();
@@ -817,11 +822,15 @@ impl<'a> Consumer<'a> {
             if !consumer.is_full(&next) {
                 break;
             }
+            self.ring.prefetch::<T>(&next);
             read(count, next.payload());
             consumer.ring.advance(&mut consumer.head, next.place);
             count += 1;
         }
-        self.release_many(count, const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride));
+        self.release_many(
+            count,
+            const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride),
+        );
         count
     }
 

@@ -10,6 +10,13 @@ const RING: usize = 512;
 /// So that a message must be put behind the end of the ring soon: in cells.
 const NEAR_THE_END: u64 = 59;
 
+/// So many messages that share cache lines, of which the last line is not whole.
+const SHORT: usize = 10;
+
+fn short() -> Vec<u64> {
+    (1..=SHORT as u64).collect()
+}
+
 /// Longer than what goes in one piece, but not than the ring.
 fn long() -> Vec<u8> {
     (0..300u32).map(|i| (i * 7 % 251) as u8).collect()
@@ -44,6 +51,20 @@ pub const VICTIMS: &[Victim] = &[
         assert_eq!(many, [message(2), message(3)]);
         assert_eq!(*pipe.peek().unwrap(), message(4));
         end();
+    }),
+    ("pipe.send-lines", |name| {
+        let mut pipe = Pipe::<u64>::open_typed(name).unwrap();
+        begin();
+        pipe.send_many(&short()).unwrap();
+        end();
+    }),
+    ("pipe.receive-lines", |name| {
+        let mut pipe = Pipe::<u64>::open_typed(name).unwrap();
+        let mut got = Vec::new();
+        begin();
+        pipe.recv_each(SHORT, |&message| got.push(message)).unwrap();
+        end();
+        assert_eq!(got, short());
     }),
     ("pipe.come-and-go", |name| {
         begin();
@@ -94,6 +115,8 @@ pub const VICTIMS: &[Victim] = &[
     }),
 ];
 
+const LINES_SENT: &[&str] = &["pipe-many.written", "spsc.published"];
+
 pub fn scenarios() -> Vec<Scenario> {
     let pieces = &["pipe.bytes", "bytes.header", "bytes.published"];
     let all: &[(&str, Survivor)] = &[
@@ -110,6 +133,12 @@ pub fn scenarios() -> Vec<Scenario> {
     // How often a sleeper is woken is a matter of luck, but for once.
     let sleeping = Scenario::new("pipe.sleeping receiver", sleeping_receiver);
     scenarios.push(Scenario { most: 1, ..sleeping });
+    for (name, run, only) in [
+        ("pipe.send lines", send_lines as Survivor, LINES_SENT),
+        ("pipe.receive lines", receive_lines, &["spsc.released"]),
+    ] {
+        scenarios.push(Scenario { most: SHORT as u32, only, ..Scenario::new(name, run) });
+    }
     scenarios.push(Scenario {
         most: 8,
         only: pieces,
@@ -216,6 +245,79 @@ fn receive(stage: &Stage<'_>) {
     }
     drop(b);
     go_on(stage, segment, a, &death);
+}
+
+/// Slots that share cache lines, and the ring begins again within the batch.
+fn lines(stage: &Stage<'_>) -> (Segment, Pipe<u64>, Pipe<u64>) {
+    let builder = Segment::builder(&stage.name).typed_pipe::<u64>("pipe", SHORT + 2);
+    let segment = builder.participants(3).create().unwrap();
+    let mut a = segment.typed_pipe::<u64>("pipe").unwrap();
+    let mut b = segment.typed_pipe_end::<u64>("pipe", End::B).unwrap();
+    for i in 0..4 {
+        a.send(i).unwrap();
+        b.send(i).unwrap();
+        assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (i, i));
+    }
+    (segment, a, b)
+}
+
+fn send_lines(stage: &Stage<'_>) {
+    let (segment, mut a, b) = lines(stage);
+    drop(b);
+    let death = stage.die("pipe.send-lines");
+    stage.shows_dead(&segment, &death);
+    let published = death.count("spsc.published");
+    let mut b = stage.soon(|| segment.typed_pipe_end::<u64>("pipe", End::B)).unwrap();
+    let rest = &short()[published..];
+    b.send_many(rest).unwrap();
+    let mut got = Vec::new();
+    while got.len() < SHORT {
+        a.recv_each(SHORT, |&message| got.push(message)).unwrap();
+    }
+    assert_eq!(got, short());
+    there_and_back(stage, segment, a, b, &death);
+}
+
+fn receive_lines(stage: &Stage<'_>) {
+    let (segment, mut a, b) = lines(stage);
+    a.send_many(&short()).unwrap();
+    drop(b);
+    let death = stage.die("pipe.receive-lines");
+    stage.shows_dead(&segment, &death);
+    let released = death.count("spsc.released");
+    let mut b = stage.soon(|| segment.typed_pipe_end::<u64>("pipe", End::B)).unwrap();
+    let mut got = Vec::new();
+    if released < SHORT {
+        b.recv_many(&mut got, SHORT).unwrap();
+    }
+    assert_eq!(got, short()[released..]);
+    there_and_back(stage, segment, a, b, &death);
+}
+
+/// Batches of all sizes in both directions.
+fn there_and_back(
+    stage: &Stage<'_>,
+    segment: Segment,
+    mut a: Pipe<u64>,
+    mut b: Pipe<u64>,
+    death: &Death,
+) {
+    for _ in 0..2 {
+        for n in 1..=SHORT {
+            let mut got = Vec::new();
+            a.send_many(&short()[..n]).unwrap();
+            assert_eq!(b.recv_many(&mut got, SHORT).unwrap(), n);
+            b.send_many(&got).unwrap();
+            got.clear();
+            assert_eq!(a.recv_each(SHORT, |&message| got.push(message)).unwrap(), n);
+            assert_eq!(got, short()[..n]);
+        }
+    }
+    stage.shows_recovered(&segment, death);
+    drop(b);
+    assert!(matches!(a.try_recv(), Err(RecvError::Closed)));
+    drop((a, segment));
+    stage.is_gone();
 }
 
 fn come_and_go(stage: &Stage<'_>) {

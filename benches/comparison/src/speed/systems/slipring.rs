@@ -76,8 +76,8 @@ impl System for TypedPipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
-               by try_reserve, try_peek and release_read; batches by send_many and recv_many; \
-               blocking by send and recv (which spin, then sleep)",
+               by try_reserve, try_peek and release_read; batches by send_many and, up to 64 B, \
+               recv_each, above recv_many; blocking by send and recv (which spin, then sleep)",
     };
     type Channel<const W: usize> = TypedPipeChannel;
 }
@@ -151,6 +151,10 @@ impl<const W: usize> Rx<W> for TypedRx<W> {
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
         let TypedRx(receiver, batch) = self;
+        if W <= BY_VALUE {
+            receiver.recv_each(BATCH, |message| each(check(message))).unwrap();
+            return;
+        }
         batch.clear();
         receiver.recv_many(batch, BATCH).unwrap();
         batch.iter().for_each(|message| each(check(message)));
