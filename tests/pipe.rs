@@ -36,6 +36,7 @@ fn child() {
             }
         }
         "fork, then a torn ring" => fork_then_a_torn_ring(name),
+        "fork in a batch" => fork_in_a_batch(name),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -550,6 +551,47 @@ fn polls_with_no_time_hear_of_death() {
         // Nor does a sender with no time fill the ring for nobody.
         assert!(matches!(a.send_timeout(b"x", Duration::ZERO), Err(SendError::Closed(()))));
     }
+}
+
+/// A child that is forked by who reads a batch in place releases none of it.
+fn fork_in_a_batch(name: &str) {
+    let mut a = Pipe::<[u64; 8]>::create_typed(name, 4).unwrap();
+    let mut b = Pipe::<[u64; 8]>::open_typed(name).unwrap();
+    a.send_many(&[[0; 8], [1; 8], [2; 8], [3; 8]]).unwrap();
+    let (mut next, mut child) = (0, None);
+    let count = b.recv_each(4, |message| {
+        assert_eq!(*message, [next; 8]);
+        if next == 1 {
+            // SAFETY: the child goes on with its copies of the handles, and exits.
+            let pid = unsafe { libc::fork() };
+            if pid != 0 {
+                let mut status = 0;
+                // SAFETY: waits for the child just made.
+                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+                assert_eq!(status, 0, "the forked child failed");
+                assert!(matches!(a.try_send([4; 8]), Err(SendError::Full(_))));
+            }
+            child = Some(pid == 0);
+        }
+        next += 1;
+    });
+    if child == Some(true) {
+        let whole = matches!(count, Ok(4)) && next == 4;
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(!whole)) };
+    }
+    assert_eq!(count.unwrap(), 4);
+    a.try_send([4; 8]).unwrap();
+    assert_eq!(b.recv().unwrap(), [4; 8]);
+    say("done");
+}
+
+#[test]
+fn a_child_that_a_batch_forks_releases_none_of_it() {
+    let name = Name::new("batch-fork");
+    let mut child = spawn("fork in a batch", &[&name]);
+    assert_eq!(child.hear(), "done");
+    child.join();
 }
 
 /// A forked child takes the end that its parent left, over a ring that somebody

@@ -535,7 +535,7 @@ impl<T: Pod> PipeReceiver<T> {
         self.pass_many(max, |consumer, max| {
             to.reserve(max);
             let room = &mut to.spare_capacity_mut()[..max];
-            let count = consumer.pass_each(max, |nth, message| {
+            let count = consumer.read_each(max, |nth, message| {
                 Self::copy(message, &mut room[nth]);
             });
             // SAFETY: `count` elements more are initialised.
@@ -549,7 +549,8 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// The fastest way to receive many short messages: none is copied, and they are
     /// released together, after each 64 of them or 64 KiB. When `read` panics, or the
-    /// process dies in it, those that were not released will be received again.
+    /// process dies in it, those that were not released will be received again. A child
+    /// that `read` forks releases none.
     /// (Messages from some hundred bytes on come over faster as whole copies:
     /// [`PipeReceiver::recv_many`].)
     ///
@@ -578,12 +579,15 @@ impl<T: Pod> PipeReceiver<T> {
     /// ```
     #[inline]
     pub fn recv_each(&mut self, max: usize, mut read: impl FnMut(&T)) -> Result<usize, RecvError> {
+        let identity = self.post.identity;
         self.pass_many(max, |consumer, max| {
-            consumer.pass_each(max, |_, message| {
+            consumer.read_each(max, |_, message| {
                 // SAFETY: a published slot, which nobody writes to before its release;
                 // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
                 read(unsafe { message.as_ref() });
-                if size_of::<T>() <= SHORT {
+                // In a child that `read` forked it is the parent's.
+                if const { !in_one_line::<T>() && size_of::<T>() <= SHORT } && identity.is_current()
+                {
                     // SAFETY: as above, and the reference is gone.
                     unsafe { Self::own(message) };
                 }
@@ -591,24 +595,26 @@ impl<T: Pod> PipeReceiver<T> {
         })
     }
 
-    /// Waits for a message, then has `pass` take chunks of what is there, up to
-    /// `max` messages or what the pipe holds; how many.
+    /// Waits for a message, then has `read` see chunks of what is there, up to `max`
+    /// messages or what the pipe holds, and releases them; how many.
     #[inline(always)]
     fn pass_many(
         &mut self,
         max: usize,
-        mut pass: impl FnMut(&mut Consumer<'static>, usize) -> usize,
+        mut read: impl FnMut(&Consumer<'static>, usize) -> usize,
     ) -> Result<usize, RecvError> {
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
         let (mut count, mut rested) = (0, false);
         while count < max {
             let wanted = (max - count).min(chunk::<T>());
-            // A forked child has not taken the end yet.
+            // A forked child has not taken the end yet; or `read` forked, and what it
+            // saw is the parent's.
             let current = self.post.is_current();
-            let passed = if current { pass(&mut self.consumer, wanted) } else { 0 };
-            if passed > 0 {
-                // At once: the next `pass` may unwind.
+            let passed = if current { read(&self.consumer, wanted) } else { 0 };
+            if passed > 0 && self.post.is_current() {
+                self.consumer.release_each::<T>(passed);
+                // At once: the next `read` may unwind.
                 self.post.direction.writable.notify();
             }
             count += passed;

@@ -790,16 +790,12 @@ impl<'a> Consumer<'a> {
         self.ring.advance(&mut self.head, next.place);
     }
 
-    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`,
-    /// and then gives their slots back: who is killed while it reads keeps none
-    /// of them from its successor, nor does one that unwinds from there. How many,
-    /// for want of more.
+    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`; how
+    /// many, for want of more. They stay until [`Consumer::release_each`]: who is
+    /// killed while it reads keeps none of them from its successor, nor does one that
+    /// unwinds from there.
     #[inline(always)]
-    pub(crate) fn pass_each<T>(
-        &mut self,
-        n: usize,
-        mut read: impl FnMut(usize, NonNull<T>),
-    ) -> usize {
+    pub(crate) fn read_each<T>(&self, n: usize, mut read: impl FnMut(usize, NonNull<T>)) -> usize {
         // As in `publish_each`.
         let mut consumer = Consumer { ring: self.ring, head: self.head };
         let mut count = 0;
@@ -815,7 +811,7 @@ impl<'a> Consumer<'a> {
                     next.slot().witness.read();
                     read(count + nth, next.payload());
                 }
-                consumer.ring.advance(&mut consumer.head, line.last.place);
+                self.ring.advance(&mut consumer.head, line.last.place);
                 count += line.slots;
                 continue;
             }
@@ -824,28 +820,26 @@ impl<'a> Consumer<'a> {
             }
             self.ring.prefetch::<T>(&next);
             read(count, next.payload());
-            consumer.ring.advance(&mut consumer.head, next.place);
+            self.ring.advance(&mut consumer.head, next.place);
             count += 1;
         }
-        self.release_many(
-            count,
-            const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride),
-        );
         count
     }
 
-    /// Gives back so many slots, in order.
+    /// Gives back the slots of so many messages, which [`Consumer::read_each`] found.
     #[inline(always)]
-    fn release_many(&mut self, mut n: usize, stride: usize) {
-        while n > 0 {
+    pub(crate) fn release_each<T>(&mut self, n: usize) {
+        let stride = const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride);
+        let mut rest = n;
+        while rest > 0 {
             let next = self.next();
             let to_end = (self.ring.geometry.span - next.place.offset) / stride;
-            let slots = n.min(to_end);
+            let slots = rest.min(to_end);
             for nth in 0..slots {
                 self.ring.on(&next, nth, stride).release();
             }
             self.head = self.ring.forward(self.head, slots);
-            n -= slots;
+            rest -= slots;
         }
     }
 

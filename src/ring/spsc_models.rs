@@ -120,10 +120,11 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
         let mut rx = consumer(&heap, 2);
         let mut next = 0;
         while next < 3 {
-            let n = rx.pass_each::<u64>(2, |nth, p| {
+            let n = rx.read_each::<u64>(2, |nth, p| {
                 // SAFETY: a published payload is a u64.
                 assert_eq!(unsafe { p.read() }, next + nth as u64);
             });
+            rx.release_each::<u64>(n);
             next += n as u64;
             if n == 0 {
                 thread::yield_now();
@@ -142,8 +143,7 @@ fn a_consumer_killed_while_it_frees_a_batch_leaves_the_rest() {
             (1..=2).for_each(|value| send(&mut tx, value));
             let other = heap.clone();
             let t = thread::spawn(move || send(&mut producer(&other, 2), 3));
-            let dead =
-                die_at("spsc.released", nth, || consumer(&heap, 2).pass_each::<u64>(2, |_, _| ()));
+            let dead = die_at("spsc.released", nth, || consumer(&heap, 2).release_each::<u64>(2));
             assert!(dead.is_none());
             let mut rx = consumer(&heap, 2);
             for value in u64::from(nth) + 1..=3 {

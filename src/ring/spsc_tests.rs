@@ -360,7 +360,8 @@ proptest! {
                 }
                 Step::ReceiveMany(max) => {
                     let mut seen = Vec::new();
-                    let n = rx.pass_each(max.min(capacity), |_, p| seen.push(get(p)));
+                    let n = rx.read_each(max.min(capacity), |_, p| seen.push(get(p)));
+                    rx.release_each::<u64>(n);
                     prop_assert_eq!(n, max.min(oracle.len()));
                     prop_assert_eq!(seen, oracle.drain(..n).collect::<Vec<_>>());
                 }
