@@ -111,6 +111,19 @@ fn round_trips_and_streams_of_every_way() {
 }
 
 #[test]
+fn as_many_slots_as_were_asked_for() {
+    let usual = json(&["--kind", "pipe", "--size", "8"]);
+    let asked = json(&["--kind", "queue,pipe,bytes", "--size", "8", "--slots", "3"]);
+    for (report, ways, trip, stream) in [(&usual, 1, 8, 1024), (&asked, 3, 3, 3)] {
+        for (table, wanted) in [("round_trips", trip), ("streams", stream)] {
+            for row in rows(report, table, 2 * ways) {
+                assert_eq!(row["slots"], wanted, "{row}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_size() {
     for size in ["48", "64", "256", "1024", "65536"] {
         let report =
@@ -287,6 +300,7 @@ fn nonsense_is_refused() {
         (&["--crew", "2"], "expected two numbers from 1 to 64"),
         (&["--seconds", "0"], "expected a number of seconds"),
         (&["--pin", "0"], "expected two numbers"),
+        (&["--slots", "0"], "0 is not in 1..=1048576"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
@@ -297,6 +311,7 @@ fn nonsense_is_refused() {
         (&["--pin", "0,100000"][..], "CPU 100000 is none of"),
         (&["--kind", "wake", "--size", "8"], "--size says nothing about wake"),
         (&["--kind", "queue", "--crew", "3x3"], "--crew is for mpmc"),
+        (&["--kind", "mpmc", "--slots", "9"], "--slots is for the kinds queue, pipe and bytes"),
         (&["--kind", "value", "--svg", "/tmp/never.svg"], "--svg draws round trips"),
         (&["--kind", "queue", "--svg", "/nowhere/at/all.svg"], "/nowhere/at/all.svg"),
     ] {

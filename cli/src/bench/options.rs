@@ -4,11 +4,13 @@ use super::mpmc::Crew;
 use super::value::Access;
 use super::wake::Woken;
 use crate::Result;
+use crate::measure::ends::{FEW, slots};
 use crate::measure::message::SIZES;
 use crate::measure::peer::Course;
 use crate::measure::transport::{Manner, Way};
 use crate::options::{cpus, seconds};
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
 
 /// Measure between processes on this machine, beside what it can do at best
@@ -28,6 +30,10 @@ pub struct Options {
     /// 65536; 8 and 64 for value and mpmc]
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size)]
     size: Vec<usize>,
+    /// Messages that a queue or a pipe holds, from 1 to 1048576 [default: 8 for round trips; else
+    /// 1024, or as many as a megabyte holds]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    slots: Option<usize>,
     /// Processes that send and that receive, for mpmc [default: 2x2, 2x1 and 1x2]
     #[arg(long, value_name = "PxC", value_delimiter = ',', value_parser = crew)]
     crew: Vec<Crew>,
@@ -111,6 +117,9 @@ impl Options {
         if !self.crew.is_empty() && !wanted(Kind::Mpmc) {
             return Err("--crew is for mpmc alone".into());
         }
+        if self.slots.is_some() && ways.is_empty() {
+            return Err("--slots is for the kinds queue, pipe and bytes".into());
+        }
         if self.svg.is_some() && ways.is_empty() {
             return Err("--svg draws round trips: of the kinds queue, pipe or bytes".into());
         }
@@ -121,16 +130,18 @@ impl Options {
             sizes
         };
         let mut steps = Vec::new();
-        let mut courses = |manner, least: usize, step: fn(Course) -> Step| {
+        let mut courses = |manner, least: usize, few, step: fn(Course) -> Step| {
             for bytes in sizes(&[8, 64, 4096, 65536]).into_iter().filter(|&bytes| bytes >= least) {
-                steps.extend(ways.iter().map(|&way| step(Course { way, manner, bytes })));
+                let usual = if few { FEW } else { slots(bytes, manner) };
+                let slots = self.slots.unwrap_or(usual);
+                steps.extend(ways.iter().map(|&way| step(Course { way, manner, bytes, slots })));
             }
         };
-        courses(Manner::Polling, 0, Step::RoundTrip);
-        courses(Manner::Blocking, 0, Step::RoundTrip);
-        courses(Manner::Blocking, 0, Step::Stream);
-        courses(Manner::Batched, 0, Step::Stream);
-        courses(Manner::InPlace, LARGE, Step::Stream);
+        courses(Manner::Polling, 0, true, Step::RoundTrip);
+        courses(Manner::Blocking, 0, true, Step::RoundTrip);
+        courses(Manner::Blocking, 0, false, Step::Stream);
+        courses(Manner::Batched, 0, false, Step::Stream);
+        courses(Manner::InPlace, LARGE, false, Step::Stream);
         let crews: &[Crew] = if self.crew.is_empty() { &USUAL } else { &self.crew };
         if wanted(Kind::Mpmc) {
             for bytes in sizes(&[8, 64]) {

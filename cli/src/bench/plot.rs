@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_smallest_size_alone_is_drawn() {
-        let course = |bytes| Course { way: Way::Queue, manner: Manner::Polling, bytes };
+        let course = |bytes| Course { way: Way::Queue, manner: Manner::Polling, bytes, slots: 8 };
         let curves =
             [curve(Some(course(8)), 1..9), curve(Some(course(64)), 1..9), curve(None, 1..9)];
         let svg = picture(&curves, "<a machine>").unwrap();

@@ -43,24 +43,22 @@ pub fn measure(bench: &mut Bench, course: Course) -> Result<(Row, Histogram<u64>
 
 /// Of the columns.
 pub fn head() -> String {
-    let (way, manner, bytes, trips) = ("", "calls", "bytes", "trips");
+    let (way, manner, bytes, slots, trips) = ("", "calls", "bytes", "slots", "trips");
     let (p50, p99, p999, max, floor) = ("p50", "p99", "p99.9", "max", "p50/floor");
     format!(
-        "   {way:<23}{manner:<9}{bytes:>6}{trips:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}  {floor}"
+        "   {way:<23}{manner:<9}{bytes:>6}{slots:>9}{trips:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}  \
+         {floor}"
     )
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Course { way, manner, bytes } = self.course;
+        let Course { way, manner, bytes, slots } = self.course;
         let (way, manner) = (way.name(), manner.name());
         let Times { count, p50_ns, p99_ns, p999_ns, max_ns } = self.times;
         let [count, p50, p99] = [count, p50_ns, p99_ns].map(Grouped);
         let [p999, max] = [p999_ns, max_ns].map(Grouped);
-        write!(
-            f,
-            "   {way:<23}{manner:<9}{bytes:>6}{count:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}"
-        )?;
-        write!(f, "  {}", self.beside)
+        write!(f, "   {way:<23}{manner:<9}{bytes:>6}{slots:>9}{count:>11}{p50:>12}{p99:>12}")?;
+        write!(f, "{p999:>12}{max:>12}  {}", self.beside)
     }
 }

@@ -56,14 +56,14 @@ pub fn measure(bench: &mut Bench, course: Course) -> Result<Row> {
 
 /// Of the columns.
 pub fn head() -> String {
-    let (way, manner, bytes, rate) = ("", "calls", "bytes", "messages/s");
+    let (way, manner, bytes, slots, rate) = ("", "calls", "bytes", "slots", "messages/s");
     let (ns, volume, floor) = ("ns/message", "GB/s", "in floors");
-    format!("   {way:<23}{manner:<13}{bytes:>6}{rate:>14}{ns:>13}{volume:>10}  {floor}")
+    format!("   {way:<23}{manner:<13}{bytes:>6}{slots:>9}{rate:>14}{ns:>13}{volume:>10}  {floor}")
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Course { way, manner, bytes } = self.course;
+        let Course { way, manner, bytes, slots } = self.course;
         let way = way.name();
         let manner = match manner {
             Manner::Batched => format!("batches of {}", self.batch),
@@ -71,8 +71,8 @@ impl fmt::Display for Row {
         };
         let rate = Grouped(self.messages_per_second);
         let (ns, volume, floors) = (self.ns_per_message, self.gb_per_second, self.beside);
-        write!(f, "   {way:<23}{manner:<13}{bytes:>6}{rate:>14}{ns:>13.1}{volume:>10.2}  ")?;
+        write!(f, "   {way:<23}{manner:<13}{bytes:>6}{slots:>9}{rate:>14}{ns:>13.1}")?;
         let floor = if self.course.manner == Manner::InPlace { "lines moved" } else { "copies" };
-        write!(f, "{floors} {floor}")
+        write!(f, "{volume:>10.2}  {floors} {floor}")
     }
 }

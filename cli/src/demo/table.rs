@@ -1,6 +1,7 @@
 //! Step 5: how fast, beside what the operating system has.
 
 use crate::Result;
+use crate::measure::ends::slots;
 use crate::measure::peer::{self, Course};
 use crate::measure::protocol::{RoundTrips, Throughput};
 use crate::measure::transport::{Manner, Way};
@@ -54,7 +55,8 @@ pub fn run(
             bar.doing(format!("{}, {bytes} bytes", transport.name()));
             bar.at(rows.len() as u64);
             let segment = scratch.name(&format!("table-{}", rows.len()));
-            let course = Course { way: transport, manner: Manner::Blocking, bytes };
+            let manner = Manner::Blocking;
+            let course = Course { way: transport, manner, bytes, slots: slots(bytes, manner) };
             let job = (RoundTrips(length), Throughput(length));
             let (trips, sent) = peer::run(course, &segment, there, job)?;
             rows.push(Row {

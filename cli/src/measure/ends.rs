@@ -12,16 +12,15 @@ pub fn batch(bytes: usize) -> usize {
     (256 * 1024 / bytes).clamp(4, 64)
 }
 
-/// Slots of a queue or a typed pipe: 1024, unless that is more than a megabyte; or
+/// Messages that a way holds when one is under way at a time: few, so that their
+/// cache lines stay at hand.
+pub const FEW: usize = 8;
+
+/// Messages that a way holds otherwise: 1024, unless that is more than a megabyte; or
 /// 256 of any size when messages are only touched in place.
 pub fn slots(bytes: usize, manner: Manner) -> usize {
     let least = if manner == Manner::InPlace { 256 } else { 16 };
     ((1 << 20) / bytes).clamp(least, 1024)
-}
-
-/// Ring of a pipe of bytes: as much as an OS pipe has, or sixteen messages.
-pub fn ring(bytes: usize) -> usize {
-    (16 * (bytes + 8)).max(64 * 1024)
 }
 
 /// Numbered messages on their way to or from a call.

@@ -1,6 +1,6 @@
 //! The process at the other end of a way.
 
-use super::ends::{Bytes, Queues, Typed, ring, slots};
+use super::ends::{Bytes, Queues, Typed};
 use super::message::{Message, with_message};
 use super::protocol::{Job, serve, serve_in};
 use super::transport::{Manner, Streams, Way};
@@ -25,6 +25,8 @@ pub struct Course {
     pub manner: Manner,
     /// Size of a message.
     pub bytes: usize,
+    /// Messages that the way holds, if it is one of ours.
+    pub slots: usize,
 }
 
 /// Starts a process at the other end, on that CPU, and does the job from this
@@ -59,7 +61,7 @@ fn typed<M: Message, J: Job>(
     role: &Role,
     job: J,
 ) -> Result<J::Outcome> {
-    let pipe = Pipe::<M>::create_typed(segment, slots(course.bytes, course.manner))?;
+    let pipe = Pipe::<M>::create_typed(segment, course.slots)?;
     let child = attached(role)?;
     let outcome = job.run_in(course.manner, Typed::new(pipe))?;
     child.join()?;
@@ -72,7 +74,7 @@ fn queues<M: Message, J: Job>(
     role: &Role,
     job: J,
 ) -> Result<J::Outcome> {
-    let slots = slots(course.bytes, course.manner);
+    let slots = course.slots;
     let builder = Segment::builder(segment).queue::<M>(THERE, slots).queue::<M>(BACK, slots);
     let segment = builder.create()?;
     let ends = Queues::<M>::new(&segment.queue(THERE)?, &segment.queue(BACK)?)?;
@@ -83,7 +85,7 @@ fn queues<M: Message, J: Job>(
 }
 
 fn bytes<J: Job>(course: Course, segment: &str, role: &Role, job: J) -> Result<J::Outcome> {
-    let pipe = Pipe::create(segment, ring(course.bytes))?;
+    let pipe = Pipe::create(segment, (course.slots * (course.bytes + 8)).max(64))?;
     let child = attached(role)?;
     let outcome = job.run_in(course.manner, Bytes::new(pipe, course.bytes))?;
     child.join()?;
@@ -112,7 +114,7 @@ pub fn child(course: Course, segment: &str, cpu: Option<usize>) -> Result<()> {
     if let Some(cpu) = cpu {
         processes::pin(&[cpu])?;
     }
-    let Course { way, manner, bytes } = course;
+    let Course { way, manner, bytes, .. } = course;
     match way {
         Way::Typed => with_message!(bytes, M => serve_typed::<M>(manner, segment)),
         Way::Queue => with_message!(bytes, M => serve_queues::<M>(manner, segment)),

@@ -207,6 +207,13 @@ pub struct About {
 pub trait System {
     const ABOUT: About;
     type Channel<const W: usize>: Channel<W>;
+
+    /// Messages that a channel for round trips holds, of so many words. One is under
+    /// way at a time; with few slots their cache lines stay at hand, which makes most
+    /// systems faster. The others say so.
+    fn trip_slots(_words: usize) -> usize {
+        8
+    }
 }
 
 /// What is given away once.

@@ -1,7 +1,7 @@
 //! The measurements themselves, the same for every system.
 
 use super::channel::{
-    About, BATCH, COUNT_BITS, Channel, Delivery, Place, Rx, STOP, Shape, Tx, head,
+    About, BATCH, COUNT_BITS, Channel, Delivery, Place, Rx, STOP, Shape, System, Tx, head,
 };
 use super::roles::{self, Board, Received, Saw, Side, Trips};
 use crate::Result;
@@ -214,11 +214,12 @@ fn recv<const W: usize>(rx: &mut impl Rx<W>, wait: Wait, idle: Idle) -> u64 {
 }
 
 /// Round trips over two channels.
-pub fn trips<C: Channel<W>, const W: usize>(about: &About, run: Run, wait: Wait) -> Result<Trips> {
+pub fn trips<S: System, const W: usize>(run: Run, wait: Wait) -> Result<Trips> {
+    let about = &S::ABOUT;
     let blocking = wait != Wait::Polling;
-    let shape = Shape { producers: 1, consumers: 1, blocking, capacity: capacity(W) };
-    let there = C::make(&format!("{}-there", run.name), shape)?;
-    let back = C::make(&format!("{}-back", run.name), shape)?;
+    let shape = Shape { producers: 1, consumers: 1, blocking, capacity: S::trip_slots(W) };
+    let there = S::Channel::<W>::make(&format!("{}-there", run.name), shape)?;
+    let back = S::Channel::<W>::make(&format!("{}-back", run.name), shape)?;
     let client = |board: &Board| {
         let (mut tx, mut rx) = (there.tx()?, back.rx()?);
         board.meet(2);

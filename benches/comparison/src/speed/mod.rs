@@ -136,7 +136,7 @@ fn tasks(about: &About) -> Vec<Task> {
     let mut all = Vec::new();
     for &kind in about.kinds {
         let (sizes, sides): (&[usize], &[(usize, usize)]) = match kind {
-            Kind::Trip | Kind::TripBlocking => (&[8, 64], &[(1, 1)]),
+            Kind::Trip | Kind::TripBlocking => (&[8, 48, 64], &[(1, 1)]),
             Kind::Wake => (&[8], &[(1, 1)]),
             // The floor of a copy is one of copies, not of handshakes.
             Kind::Stream if about.name.starts_with("floor") => (&[1 << 10, 1 << 16], &[(1, 1)]),
@@ -163,8 +163,9 @@ fn measure_system<S: System>(about: &About, run: Run, task: Task) -> Result<Outc
         Kind::Stream | Kind::Batch | Kind::Many => return measure_stream::<S>(about, run, task),
     };
     let trips = match task.bytes {
-        8 => measure::trips::<S::Channel<1>, 1>(about, run, wait),
-        64 => measure::trips::<S::Channel<8>, 8>(about, run, wait),
+        8 => measure::trips::<S, 1>(run, wait),
+        48 => measure::trips::<S, 6>(run, wait),
+        64 => measure::trips::<S, 8>(run, wait),
         other => Err(format!("no round trips of {other} bytes").into()),
     };
     trips.map(Outcome::Trips)

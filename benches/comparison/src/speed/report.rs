@@ -221,7 +221,7 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
         }
         let _ = writeln!(out, "\n### {title}\n");
         match kind {
-            Kind::Trip | Kind::TripBlocking => trip_table(&mut out, &rows, &[8, 64]),
+            Kind::Trip | Kind::TripBlocking => trip_table(&mut out, &rows, &[8, 48, 64]),
             Kind::Wake => trip_table(&mut out, &rows, &[8]),
             Kind::Stream => stream_table(&mut out, &rows, &[8, 64, 1 << 10, 1 << 16]),
             Kind::Batch => stream_table(&mut out, &rows, &[8, 64, 1 << 10]),

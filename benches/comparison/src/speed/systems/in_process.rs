@@ -128,6 +128,10 @@ impl System for Crossbeam {
         note: "push and pop, by value whatever the size; it has neither batches nor calls that wait",
     };
     type Channel<const W: usize> = Shared<W>;
+
+    fn trip_slots(_words: usize) -> usize {
+        1024
+    }
 }
 
 impl<const W: usize> Channel<W> for Shared<W> {
@@ -196,6 +200,10 @@ impl System for Disruptor {
                spinning",
     };
     type Channel<const W: usize> = DisruptorChannel<W>;
+
+    fn trip_slots(words: usize) -> usize {
+        if words == 1 { 1024 } else { 8 }
+    }
 }
 
 impl<const W: usize> Channel<W> for DisruptorChannel<W> {
