@@ -31,6 +31,10 @@ enum Op {
     /// Looks in place; `true`: and releases.
     Peek(bool, bool),
     Poll(bool),
+    /// A batch that there is room for. (Typed.)
+    SendMany(bool, u8),
+    /// A batch, if there is a message; `true`: where they lie. (Typed.)
+    RecvMany(bool, u8, bool),
     /// Reads this much as a stream.
     Read(bool, u8),
 }
@@ -378,6 +382,39 @@ impl World {
                     Seat::Dead => {}
                 }
             }
+            Op::SendMany(end, count) => {
+                let end = usize::from(end);
+                let room = self.capacity - self.flows[end].messages.len().min(self.capacity);
+                let batch: Vec<_> =
+                    (0..usize::from(count) % (room + 1)).map(|i| self.message(i % 16)).collect();
+                let Some((Wire::Typed(tx, _), _)) = &mut self.ends[end] else { return };
+                let outcome = tx.send_many(&batch.iter().map(|m| fixed(m)).collect::<Vec<_>>());
+                if let Err(SendError::Closed(sent)) = &outcome {
+                    assert_eq!(*sent, 0);
+                    let closed = Err(SendError::Closed(()));
+                    return self.sent(end, &[], closed);
+                }
+                outcome.unwrap();
+                batch.iter().for_each(|message| self.sent(end, message, Ok(())));
+            }
+            Op::RecvMany(end, max, in_place) => {
+                let (end, max) = (usize::from(end), usize::from(max) % 20);
+                let there = self.flows[1 - end].messages.len();
+                let Some((Wire::Typed(_, rx), _)) = &mut self.ends[end] else { return };
+                if there == 0 {
+                    return;
+                }
+                let mut got = Vec::new();
+                let count = if in_place {
+                    rx.recv_each(max, |message| got.push(*message)).unwrap()
+                } else {
+                    rx.recv_many(&mut got, max).unwrap()
+                };
+                assert_eq!((count, got.len()), (there.min(max), there.min(max)));
+                for message in &got {
+                    assert_eq!(Some(variable(message)), self.flows[1 - end].pop());
+                }
+            }
             Op::Read(end, len) => {
                 let end = usize::from(end);
                 let flow = &mut self.flows[1 - end];
@@ -414,7 +451,7 @@ impl World {
 fuzz_target!(|input: Input| {
     let name = name("pipe");
     let (typed, capacity, max) = if input.typed {
-        (true, usize::from(input.capacity % 8) + 1, 15)
+        (true, usize::from(input.capacity % 16) + 1, 15)
     } else {
         let geometry = Geometry::new(64 + usize::from(input.capacity)).unwrap();
         (false, geometry.capacity(), geometry.max_record())
