@@ -15,7 +15,7 @@ use measure::{Run, Wait};
 use roles::{Received, Trips};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -34,6 +34,10 @@ pub struct Options {
     /// Measures a cell again if the floor moved meanwhile, this often at most
     #[arg(long, default_value_t = 1)]
     retries: usize,
+    /// Measures while a cache line takes at most this long there and back (or a minute has
+    /// passed in waiting for that): for machines whose host moves the processors
+    #[arg(long, value_name = "NS")]
+    floor: Option<u64>,
     /// Writes everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -44,6 +48,10 @@ pub struct Options {
 
 /// How far the floor may move, as a part of itself.
 const MOVED: f64 = 0.2;
+
+/// How long to wait for the floor that was asked for, and from one look to the next.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BREATH: Duration = Duration::from_millis(200);
 
 /// What is measured in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -219,6 +227,7 @@ pub fn run(options: &Options) -> Result<()> {
                 let number = cells.len();
                 let name = format!("slipring-compare-{}-{number}-{attempt}", std::process::id());
                 let run = Run { name: &name, length, cpus: &options.pin };
+                before = settled(options, before)?;
                 let outcome = (entry.run)(&entry.about, run, task)
                     .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
                 let after = quick_floor(options)?;
@@ -232,7 +241,8 @@ pub fn run(options: &Options) -> Result<()> {
                 before = after;
                 say(&report::line(&cell));
                 let [first, last] = cell.floor.map(|floor| floor as f64);
-                let moved = (first - last).abs() > MOVED * first.min(last);
+                let moved = (first - last).abs() > MOVED * first.min(last)
+                    || options.floor.is_some_and(|most| after > most);
                 if !moved || attempt == options.retries {
                     cells.push(cell);
                     break;
@@ -287,6 +297,16 @@ fn quick_floor(options: &Options) -> Result<u64> {
     let length = Duration::from_secs_f64((options.seconds / 10.0).clamp(0.01, 0.1));
     let run = Run { name: "floor", length, cpus: &options.pin };
     Ok(floors::line(run, false)?.p50)
+}
+
+/// The floor as soon as it is as asked for, or what it is when [`PATIENCE`] ends.
+fn settled(options: &Options, mut floor: u64) -> Result<u64> {
+    let from = Instant::now();
+    while options.floor.is_some_and(|most| floor > most) && from.elapsed() < PATIENCE {
+        std::thread::sleep(BREATH);
+        floor = quick_floor(options)?;
+    }
+    Ok(floor)
 }
 
 /// Marks the cells beside a floor that is not the run's; that one.
