@@ -5,6 +5,7 @@ use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::{Region, chunk, in_one_line, own_lines_from};
 use crate::ring::spsc::{Consumer, Next, Producer, Ring, Spot};
+use crate::shm::attachment::Identity;
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
@@ -532,11 +533,12 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// As [`PipeReceiver::recv`], if not even one came.
     pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
-        self.pass_many(max, |consumer, max| {
+        self.pass_many(max, |consumer, _, max| {
             to.reserve(max);
             let room = &mut to.spare_capacity_mut()[..max];
             let count = consumer.read_each(max, |nth, message| {
                 Self::copy(message, &mut room[nth]);
+                true
             });
             // SAFETY: `count` elements more are initialised.
             unsafe { to.set_len(to.len() + count) };
@@ -545,14 +547,18 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     /// Waits for a message, then shows it and what else is there to `read`, in order
-    /// and in place, up to `max` messages or what the pipe holds; returns how many.
+    /// and in place, up to `max` messages or what the pipe holds; returns how many. (For
+    /// a `max` of 0 it does not wait.)
     ///
     /// The fastest way to receive many short messages: none is copied, and they are
     /// released together, after each 64 of them or 64 KiB. When `read` panics, or the
     /// process dies in it, those that were not released will be received again. A child
-    /// that `read` forks releases none.
-    /// (Messages from some hundred bytes on come over faster as whole copies:
+    /// that `read` forks sees no more of them and releases none. (Messages from some hundred bytes on come over faster as whole copies:
     /// [`PipeReceiver::recv_many`].)
+    ///
+    /// Meanwhile the sender finds none of their slots free. So `read` must not wait for
+    /// it, as when it sends answers that the sender has to receive first: use
+    /// [`PipeReceiver::recv`] for that.
     ///
     /// # Errors
     ///
@@ -579,18 +585,20 @@ impl<T: Pod> PipeReceiver<T> {
     /// ```
     #[inline]
     pub fn recv_each(&mut self, max: usize, mut read: impl FnMut(&T)) -> Result<usize, RecvError> {
-        let identity = self.post.identity;
-        self.pass_many(max, |consumer, max| {
+        self.pass_many(max, |consumer, identity, max| {
             consumer.read_each(max, |_, message| {
                 // SAFETY: a published slot, which nobody writes to before its release;
                 // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
                 read(unsafe { message.as_ref() });
-                // In a child that `read` forked it is the parent's.
-                if const { !in_one_line::<T>() && size_of::<T>() <= SHORT } && identity.is_current()
-                {
+                if !identity.is_current() {
+                    // A child that `read` forked: from now on the parent releases them.
+                    return false;
+                }
+                if size_of::<T>() <= SHORT {
                     // SAFETY: as above, and the reference is gone.
                     unsafe { Self::own(message) };
                 }
+                true
             })
         })
     }
@@ -601,7 +609,7 @@ impl<T: Pod> PipeReceiver<T> {
     fn pass_many(
         &mut self,
         max: usize,
-        mut read: impl FnMut(&Consumer<'static>, usize) -> usize,
+        mut read: impl FnMut(&Consumer<'static>, Identity, usize) -> usize,
     ) -> Result<usize, RecvError> {
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
@@ -611,7 +619,7 @@ impl<T: Pod> PipeReceiver<T> {
             // A forked child has not taken the end yet; or `read` forked, and what it
             // saw is the parent's.
             let current = self.post.is_current();
-            let passed = if current { read(&self.consumer, wanted) } else { 0 };
+            let passed = if current { read(&self.consumer, self.post.identity, wanted) } else { 0 };
             if passed > 0 && self.post.is_current() {
                 self.consumer.release_each::<T>(passed);
                 // At once: the next `read` may unwind.

@@ -550,10 +550,10 @@ impl<'a> Ring<'a> {
     /// used.
     #[inline(always)]
     pub(crate) fn prefetch_first(&self, payload: NonNull<u8>) {
-        let ahead = AHEAD * self.geometry.stride;
+        let ahead = self.geometry.stride.saturating_mul(AHEAD);
         let offset = payload.addr().get() - self.slots.addr().get();
         if self.geometry.stride >= 64
-            && offset + ahead < self.geometry.stride * self.geometry.capacity()
+            && offset.saturating_add(ahead) < self.geometry.stride * self.geometry.capacity()
         {
             prefetch_to_write(payload.as_ptr().wrapping_add(ahead - self.geometry.payload_offset));
         }

@@ -14,7 +14,8 @@
 //!
 //! Nothing else is shared, as in FastForward (Giacomoni, Moseley, Vachharajani,
 //! PPoPP 2008): the producer has its place `tail` and the consumer its `head` to
-//! itself, each a slot and a lap, and each looks at the very slot that it wants.
+//! itself, each a slot and a lap, and each looks at the very slot that it wants (a
+//! batch also at the last one of a cache line, since the others are then like it).
 //! *Invariant*:
 //!
 //! ```text
@@ -38,7 +39,10 @@
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
 //! | P    | `publish`: full | `Consumer::is_full` | payload to the consumer |
-//! | F    | `pass`: free | `Producer::is_free` | that the slot has been read |
+//! | F    | `pass`, `release_each`: free | `Producer::is_free` | that the slot has been read |
+//!
+//! Each end goes on in order, so either makes visible, too, what its side did with all
+//! slots before.
 //!
 //! ```
 //! use slipring::{Heap, ring::spsc::{Geometry, Ring}};
@@ -90,7 +94,7 @@ struct Slot {
 const _: () = assert!(align_of::<Slot>() <= 64);
 
 /// How a payload lies in its slot.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spot {
     /// Of the payload, from the slot's start.
     pub(crate) offset: usize,
@@ -375,8 +379,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn slot(&self, place: Place) -> &'a Slot {
         debug_assert!(place.offset < self.geometry.span);
-        // SAFETY: every offset comes from `at_index`, `forward` or `advance`, so it
-        // is that of a slot below the capacity, and `attach` checked that so many fit;
+        // SAFETY: every offset comes from `at_index`, `forward`, `advance` or `on`, so
+        // it is that of a slot below the capacity, and `attach` checked that so many fit;
         // initialised memory, as its contract says, for as long as 'a; only
         // atomics inside.
         unsafe { self.slots.add(place.offset).cast().as_ref() }
@@ -408,8 +412,8 @@ impl<'a> Ring<'a> {
     /// used.
     #[inline(always)]
     pub(crate) fn prefetch_first(&self, next: &Next<'a>) {
-        let ahead = AHEAD * self.geometry.stride.max(64);
-        if next.place.offset + ahead < self.geometry.span {
+        let ahead = self.geometry.stride.max(64).saturating_mul(AHEAD);
+        if next.place.offset.saturating_add(ahead) < self.geometry.span {
             prefetch_to_write(next.slot.as_ptr().wrapping_add(ahead));
         }
     }
@@ -437,6 +441,16 @@ impl<'a> Ring<'a> {
             slots,
             stride: spot.stride,
         })
+    }
+
+    /// That messages of this type are what the ring is for, as it must be wherever the
+    /// places in it are computed from the type.
+    #[inline(always)]
+    fn expect<T>(&self) {
+        debug_assert_eq!(
+            Spot::of(Layout::new::<T>()),
+            Some(Spot { offset: self.geometry.payload_offset, stride: self.geometry.stride })
+        );
     }
 
     /// The slot so many further in the same lap.
@@ -657,24 +671,27 @@ impl<'a> Producer<'a> {
         n: usize,
         mut fill: impl FnMut(usize, NonNull<T>),
     ) -> usize {
+        self.ring.expect::<T>();
         // The place is not kept in memory meanwhile: for short messages that would
         // be a good part of the cost.
         let mut producer = Producer { ring: self.ring, tail: self.tail };
         let mut count = 0;
-        while count < n {
+        'batch: while count < n {
             let next = producer.next();
             if let Some(line) = self.ring.line::<T>(&next, n - count)
                 && producer.is_free(&line.last)
             {
-                // The consumer goes on in order: those before it are free, too.
+                // The consumer goes on in order: those before it are free, too, or
+                // somebody has scribbled there.
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
-                    next.slot().witness.write();
-                    fill(count + nth, next.payload());
-                    next.publish();
+                    if !producer.is_free(&next) {
+                        break 'batch;
+                    }
+                    fill(count, next.payload());
+                    producer.publish(next);
+                    count += 1;
                 }
-                self.ring.advance(&mut producer.tail, line.last.place);
-                count += line.slots;
                 continue;
             }
             if !producer.is_free(&next) {
@@ -790,38 +807,50 @@ impl<'a> Consumer<'a> {
         self.ring.advance(&mut self.head, next.place);
     }
 
-    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`; how
-    /// many, for want of more. They stay until [`Consumer::release_each`]: who is
+    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`, until
+    /// it says no; how many it saw. They stay until [`Consumer::release_each`]: who is
     /// killed while it reads keeps none of them from its successor, nor does one that
     /// unwinds from there.
     #[inline(always)]
-    pub(crate) fn read_each<T>(&self, n: usize, mut read: impl FnMut(usize, NonNull<T>)) -> usize {
+    pub(crate) fn read_each<T>(
+        &self,
+        n: usize,
+        mut read: impl FnMut(usize, NonNull<T>) -> bool,
+    ) -> usize {
+        self.ring.expect::<T>();
         // As in `publish_each`.
         let mut consumer = Consumer { ring: self.ring, head: self.head };
         let mut count = 0;
-        while count < n {
+        'batch: while count < n {
             let next = consumer.next();
             if let Some(line) = self.ring.line::<T>(&next, n - count)
                 && consumer.is_full(&line.last)
             {
-                // The producer goes on in order: those before it are full, too.
+                // The producer goes on in order: those before it are full, too, or
+                // somebody has scribbled there.
                 self.ring.prefetch::<T>(&next);
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
-                    next.slot().witness.read();
-                    read(count + nth, next.payload());
+                    if !consumer.is_full(&next) {
+                        break 'batch;
+                    }
+                    count += 1;
+                    if !read(count - 1, next.payload()) {
+                        break 'batch;
+                    }
                 }
                 self.ring.advance(&mut consumer.head, line.last.place);
-                count += line.slots;
                 continue;
             }
             if !consumer.is_full(&next) {
                 break;
             }
             self.ring.prefetch::<T>(&next);
-            read(count, next.payload());
-            self.ring.advance(&mut consumer.head, next.place);
             count += 1;
+            if !read(count - 1, next.payload()) {
+                break;
+            }
+            self.ring.advance(&mut consumer.head, next.place);
         }
         count
     }
@@ -829,6 +858,7 @@ impl<'a> Consumer<'a> {
     /// Gives back the slots of so many messages, which [`Consumer::read_each`] found.
     #[inline(always)]
     pub(crate) fn release_each<T>(&mut self, n: usize) {
+        self.ring.expect::<T>();
         let stride = const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride);
         let mut rest = n;
         while rest > 0 {

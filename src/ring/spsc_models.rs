@@ -123,6 +123,7 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
             let n = rx.read_each::<u64>(2, |nth, p| {
                 // SAFETY: a published payload is a u64.
                 assert_eq!(unsafe { p.read() }, next + nth as u64);
+                true
             });
             rx.release_each::<u64>(n);
             next += n as u64;

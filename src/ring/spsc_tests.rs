@@ -242,6 +242,39 @@ fn a_hostile_word_is_an_error_to_who_meets_it() {
 }
 
 #[test]
+fn a_batch_ends_before_a_hostile_word_in_its_line() {
+    let g = geometry(8);
+    assert_eq!(Spot::of(Layout::new::<u64>()).unwrap().in_line(), 4);
+    for nth in 0..4 {
+        let heap = Heap::zeroed(g.len());
+        // SAFETY: the block is this test's own; one end of each kind.
+        let ring = unsafe { Ring::init(heap.region(), g, 0) };
+        // SAFETY: as above.
+        let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
+        let word = &ring.slot(ring.at_index(0, nth)).word;
+        let truth = word.swap(77, Ordering::Relaxed);
+        assert_eq!(tx.publish_each::<u64>(8, |nth, p| put(p.cast(), nth as u64)), nth);
+        assert!(matches!(tx.try_claim(), Err(Error::Corrupt { at, .. }) if at == nth as u64));
+        word.store(truth, Ordering::Relaxed);
+        let sent = nth..8;
+        assert_eq!(tx.publish_each::<u64>(8, |nth, p| put(p.cast(), nth as u64)), sent.len());
+
+        let truth = word.swap(77, Ordering::Relaxed);
+        let mut seen = 0;
+        let mut read = |_: usize, _: NonNull<u64>| {
+            seen += 1;
+            true
+        };
+        assert_eq!(rx.read_each(8, &mut read), nth);
+        assert_eq!(seen, nth);
+        rx.release_each::<u64>(nth);
+        assert!(matches!(rx.peek(), Err(Error::Corrupt { at, .. }) if at == nth as u64));
+        word.store(truth, Ordering::Relaxed);
+        assert_eq!(rx.read_each::<u64>(8, |_, _| true), 8 - nth);
+    }
+}
+
+#[test]
 fn a_hostile_word_is_an_error_after_what_is_whole() {
     let g = geometry(4);
     let heap = Heap::zeroed(g.len());
@@ -348,7 +381,7 @@ proptest! {
                     }
                 }
                 Step::SendMany(max) => {
-                    let n = tx.publish_each(max, |nth, p| put(p, next + nth as u64));
+                    let n = tx.publish_each::<u64>(max, |nth, p| put(p.cast(), next + nth as u64));
                     prop_assert_eq!(n, max.min(capacity - oracle.len()));
                     oracle.extend(next..next + n as u64);
                     next += n as u64;
@@ -360,7 +393,10 @@ proptest! {
                 }
                 Step::ReceiveMany(max) => {
                     let mut seen = Vec::new();
-                    let n = rx.read_each(max.min(capacity), |_, p| seen.push(get(p)));
+                    let n = rx.read_each::<u64>(max.min(capacity), |_, p| {
+                        seen.push(get(p.cast()));
+                        true
+                    });
                     rx.release_each::<u64>(n);
                     prop_assert_eq!(n, max.min(oracle.len()));
                     prop_assert_eq!(seen, oracle.drain(..n).collect::<Vec<_>>());
@@ -407,6 +443,11 @@ proptest! {
                     message.release();
                 }
                 let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len());
+                let n = value as usize % capacity + 1;
+                prop_assert!(tx.publish_each::<u64>(n, |nth, p| put(p.cast(), nth as u64)) <= n);
+                let seen = rx.read_each::<u64>(n, |nth, _| nth % 3 < 2);
+                prop_assert!(seen <= n);
+                rx.release_each::<u64>(seen);
             }
             // SAFETY: replace the only ends.
             unsafe {

@@ -25,7 +25,7 @@ pub struct RtrbChannel<const W: usize>(
     Once<rtrb::Producer<[u64; W]>>,
     Once<rtrb::Consumer<[u64; W]>>,
 );
-pub struct RtrbTx<const W: usize>(rtrb::Producer<[u64; W]>, Vec<[u64; W]>);
+pub struct RtrbTx<const W: usize>(rtrb::Producer<[u64; W]>);
 pub struct RtrbRx<const W: usize>(rtrb::Consumer<[u64; W]>);
 
 impl System for Rtrb {
@@ -38,7 +38,7 @@ impl System for Rtrb {
         streams_block: false,
         most: (1, 1),
         note: "up to 64 B push and pop, above in place by chunks of one; batches by \
-               push_partial_slice and read_chunk; it has no calls that wait",
+               write_chunk_uninit and read_chunk; it has no calls that wait",
     };
     type Channel<const W: usize> = RtrbChannel<W>;
 }
@@ -53,7 +53,7 @@ impl<const W: usize> Channel<W> for RtrbChannel<W> {
     }
 
     fn tx(&self) -> Result<RtrbTx<W>> {
-        Ok(RtrbTx(self.0.take()?, Vec::with_capacity(BATCH)))
+        Ok(RtrbTx(self.0.take()?))
     }
 
     fn rx(&self) -> Result<RtrbRx<W>> {
@@ -76,11 +76,11 @@ impl<const W: usize> Tx<W> for RtrbTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let RtrbTx(producer, batch) = self;
-        fill_batch(batch, heads);
-        let mut rest = &batch[..];
+        let mut rest = heads;
         while !rest.is_empty() {
-            rest = producer.push_partial_slice(rest).1;
+            let room = self.0.slots().min((rest.end - rest.start) as usize);
+            let chunk = self.0.write_chunk_uninit(room).unwrap();
+            chunk.fill_from_iter(rest.by_ref().take(room).map(message));
             std::hint::spin_loop();
         }
     }

@@ -30,7 +30,7 @@ fn file(name: &str, size: usize) -> Result<File> {
 
 pub struct Spsc;
 pub struct SpscChannel(File);
-pub struct SpscTx<const W: usize>(spsc::Producer<[u64; W]>, Vec<[u64; W]>);
+pub struct SpscTx<const W: usize>(spsc::Producer<[u64; W]>);
 pub struct SpscRx<const W: usize>(spsc::Consumer<[u64; W]>);
 
 impl System for Spsc {
@@ -55,7 +55,6 @@ impl<const W: usize> Channel<W> for SpscChannel {
 
     fn make(name: &str, shape: Shape) -> Result<Self> {
         let size = spsc::minimum_file_size::<[u64; W]>(shape.capacity);
-        let size = size.next_multiple_of(4096);
         let file = file(name, size)?;
         // SAFETY: a new file, initialised here only. The producer made here is
         // dropped before another joins.
@@ -65,8 +64,7 @@ impl<const W: usize> Channel<W> for SpscChannel {
 
     fn tx(&self) -> Result<SpscTx<W>> {
         // SAFETY: the only producer, and the type is the creator's.
-        let producer = unsafe { spsc::Producer::join(&self.0) }.or_else(said)?;
-        Ok(SpscTx(producer, Vec::with_capacity(BATCH)))
+        Ok(SpscTx(unsafe { spsc::Producer::join(&self.0) }.or_else(said)?))
     }
 
     fn rx(&self) -> Result<SpscRx<W>> {
@@ -83,7 +81,11 @@ impl<const W: usize> Tx<W> for SpscTx<W> {
         }
         let mut batch = self.0.write_batch();
         // SAFETY: the slot is written before the batch is dropped.
-        let Some(slot) = (unsafe { batch.try_as_mut() }) else { return false };
+        let Some(slot) = (unsafe { batch.try_as_mut() }) else {
+            // An empty batch would be published, too, and waiters looked for.
+            std::mem::forget(batch);
+            return false;
+        };
         // SAFETY: a unique reference.
         unsafe { fill_raw::<W>(slot.as_mut_ptr(), head) };
         true
@@ -97,15 +99,20 @@ impl<const W: usize> Tx<W> for SpscTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let SpscTx(producer, messages) = self;
-        fill_batch(messages, heads);
-        let mut rest = &messages[..];
-        while !rest.is_empty() {
-            let mut batch = producer.write_batch();
-            while let Some((first, others)) = rest.split_first()
-                && batch.try_write(*first).is_ok()
+        let mut next = heads.start;
+        while next < heads.end {
+            let (first, mut batch) = (next, self.0.write_batch());
+            while next < heads.end
+                // SAFETY: the slot is written before the batch is dropped.
+                && let Some(slot) = unsafe { batch.try_as_mut() }
             {
-                rest = others;
+                // SAFETY: a unique reference.
+                unsafe { fill_raw::<W>(slot.as_mut_ptr(), next) };
+                next += 1;
+            }
+            if next == first {
+                std::mem::forget(batch);
+                std::hint::spin_loop();
             }
         }
     }
@@ -140,7 +147,7 @@ impl<const W: usize> Rx<W> for SpscRx<W> {
 
 pub struct Mpmc;
 pub struct MpmcChannel(File);
-pub struct MpmcTx<const W: usize>(mpmc::Producer<[u64; W]>, Vec<[u64; W]>);
+pub struct MpmcTx<const W: usize>(mpmc::Producer<[u64; W]>);
 pub struct MpmcRx<const W: usize>(mpmc::Consumer<[u64; W]>);
 
 impl System for Mpmc {
@@ -152,8 +159,8 @@ impl System for Mpmc {
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch, Kind::Many],
         streams_block: false,
         most: (usize::MAX, usize::MAX),
-        note: "as its SPSC ring; above 64 B in place by try_reserve_write and \
-               try_reserve_read_batch of one; batches by try_write_slice",
+        note: "as its SPSC ring; above 64 B in place by try_reserve_write and try_reserve_read; \
+               batches in place by try_reserve_write_batch and try_reserve_read_batch",
     };
     type Channel<const W: usize> = MpmcChannel;
 }
@@ -164,7 +171,6 @@ impl<const W: usize> Channel<W> for MpmcChannel {
 
     fn make(name: &str, shape: Shape) -> Result<Self> {
         let size = mpmc::minimum_file_size::<[u64; W]>(shape.capacity);
-        let size = size.next_multiple_of(4096);
         let file = file(name, size)?;
         // SAFETY: a new file, initialised here only.
         drop(unsafe { mpmc::Producer::<[u64; W]>::create(&file, size) }.or_else(said)?);
@@ -173,8 +179,7 @@ impl<const W: usize> Channel<W> for MpmcChannel {
 
     fn tx(&self) -> Result<MpmcTx<W>> {
         // SAFETY: the type is the creator's.
-        let producer = unsafe { mpmc::Producer::join(&self.0) }.or_else(said)?;
-        Ok(MpmcTx(producer, Vec::with_capacity(BATCH)))
+        Ok(MpmcTx(unsafe { mpmc::Producer::join(&self.0) }.or_else(said)?))
     }
 
     fn rx(&self) -> Result<MpmcRx<W>> {
@@ -204,10 +209,17 @@ impl<const W: usize> Tx<W> for MpmcTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let MpmcTx(producer, messages) = self;
-        fill_batch(messages, heads);
-        while !producer.try_write_slice(messages) {
+        let count = NonZeroUsize::new((heads.end - heads.start) as usize).unwrap();
+        let mut batch = loop {
+            // SAFETY: all slots are written before the batch is dropped.
+            if let Some(batch) = unsafe { self.0.try_reserve_write_batch(count) } {
+                break batch;
+            }
             std::hint::spin_loop();
+        };
+        for (nth, head) in heads.enumerate() {
+            // SAFETY: one of the reserved slots, and a unique reference.
+            unsafe { fill_raw::<W>(batch.as_mut(nth).as_mut_ptr(), head) };
         }
     }
 }
@@ -218,7 +230,7 @@ impl<const W: usize> Rx<W> for MpmcRx<W> {
         if W <= BY_VALUE {
             return self.0.try_read().map(|message| check(&message));
         }
-        self.0.try_reserve_read_batch(ONE).and_then(|batch| batch.get(0).map(check))
+        self.0.try_reserve_read().map(|message| check(message.as_ref()))
     }
 
     #[inline(always)]

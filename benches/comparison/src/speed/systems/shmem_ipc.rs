@@ -19,7 +19,7 @@ pub struct Ring {
     full: File,
 }
 
-pub struct ShmemTx<const W: usize>(Sender<[u64; W]>, Vec<[u64; W]>);
+pub struct ShmemTx<const W: usize>(Sender<[u64; W]>);
 pub struct ShmemRx<const W: usize>(Receiver<[u64; W]>);
 
 impl System for ShmemIpc {
@@ -55,7 +55,7 @@ impl<const W: usize> Channel<W> for Ring {
     fn tx(&self) -> Result<ShmemTx<W>> {
         let (memory, empty, full) = self.descriptors()?;
         let sender = Sender::open(self.capacity, memory, empty, full).or_else(said)?;
-        Ok(ShmemTx(sender, Vec::with_capacity(BATCH)))
+        Ok(ShmemTx(sender))
     }
 
     fn rx(&self) -> Result<ShmemRx<W>> {
@@ -94,19 +94,18 @@ impl<const W: usize> Tx<W> for ShmemTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let ShmemTx(sender, batch) = self;
-        fill_batch(batch, heads);
-        let mut rest = &batch[..];
+        let mut rest = heads;
         while !rest.is_empty() {
-            let mut sent = 0;
             let send = |room: *mut [u64; W], count: usize| {
-                sent = count.min(rest.len());
-                // SAFETY: room for `count` messages, which is the sender's.
-                unsafe { rest.as_ptr().copy_to_nonoverlapping(room, sent) };
-                sent
+                let count = count.min((rest.end - rest.start) as usize);
+                for (nth, head) in rest.by_ref().take(count).enumerate() {
+                    // SAFETY: room for `count` messages, which is the sender's.
+                    unsafe { fill_raw::<W>(room.add(nth), head) };
+                }
+                count
             };
-            sender.send_raw(send).unwrap();
-            rest = &rest[sent..];
+            self.0.send_raw(send).unwrap();
+            std::hint::spin_loop();
         }
     }
 }

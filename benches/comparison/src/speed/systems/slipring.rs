@@ -191,7 +191,7 @@ impl<const W: usize> Channel<W> for BytePipeChannel {
     fn make(name: &str, shape: Shape) -> Result<Self> {
         // A record has a head of eight bytes.
         let bytes = shape.capacity * (8 * W + 8);
-        let options = PipeOptions::new(bytes.next_power_of_two()).one_way();
+        let options = PipeOptions::new(bytes).one_way();
         let segment = Segment::builder(name).pipe("pipe", options).create()?;
         Ok(BytePipeChannel(Made::new(segment, name)))
     }
