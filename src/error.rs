@@ -438,6 +438,16 @@ pub enum LockError<G> {
     Failed(Box<Error>),
 }
 
+impl<G> LockError<G> {
+    /// What went wrong, if it is [`LockError::Failed`].
+    pub fn failure(&self) -> Option<&Error> {
+        match self {
+            LockError::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl<G> From<Error> for LockError<G> {
     fn from(e: Error) -> Self {
         LockError::Failed(e.into())

@@ -124,6 +124,14 @@ fn as_many_slots_as_were_asked_for() {
 }
 
 #[test]
+fn one_slot_of_any_size() {
+    for size in ["8", "256", "65536"] {
+        let report = json(&["--kind", "queue,pipe,bytes", "--size", size, "--slots", "1"]);
+        rows(&report, "round_trips", 6);
+    }
+}
+
+#[test]
 fn every_size() {
     for size in ["48", "64", "256", "1024", "65536"] {
         let report =

@@ -30,8 +30,9 @@ pub struct Options {
     /// 65536; 8 and 64 for value and mpmc]
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size)]
     size: Vec<usize>,
-    /// Messages that a queue or a pipe holds, from 1 to 1048576 [default: 8 for round trips; else
-    /// 1024, or as many as a megabyte holds]
+    /// Messages that a queue or a pipe holds in round trips and streams, from 1 to 1048576
+    /// [default: 8 for round trips; else 1024, or as many as a megabyte holds (at least 16, 256
+    /// in place)]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     slots: Option<usize>,
     /// Processes that send and that receive, for mpmc [default: 2x2, 2x1 and 1x2]

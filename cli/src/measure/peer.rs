@@ -85,7 +85,9 @@ fn queues<M: Message, J: Job>(
 }
 
 fn bytes<J: Job>(course: Course, segment: &str, role: &Role, job: J) -> Result<J::Outcome> {
-    let pipe = Pipe::create(segment, (course.slots * (course.bytes + 8)).max(64))?;
+    // A message goes as one record into half of a ring.
+    let ring = course.slots.max(2) * (course.bytes + 8);
+    let pipe = Pipe::create(segment, ring.max(64))?;
     let child = attached(role)?;
     let outcome = job.run_in(course.manner, Bytes::new(pipe, course.bytes))?;
     child.join()?;
