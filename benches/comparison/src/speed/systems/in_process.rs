@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::speed::channel::{
     About, BATCH, Channel, Delivery, Kind, Once, Origin, Place, Rx, Shape, System, Tx, check, fill,
-    fill_batch, fill_raw, message,
+    fill_raw, message,
 };
 use crossbeam_queue::ArrayQueue;
 use disruptor::{

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
-    fill_raw, message, said,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_raw,
+    message, said,
 };
 use shaq::{mpmc, spsc};
 use std::fs::File;

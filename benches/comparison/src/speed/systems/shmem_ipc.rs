@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::speed::channel::{
-    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_batch,
-    fill_raw, said,
+    About, BATCH, Channel, Delivery, Kind, Origin, Place, Rx, Shape, System, Tx, check, fill_raw,
+    said,
 };
 use shmem_ipc::sharedring::{Receiver, Sender};
 use std::fs::File;
