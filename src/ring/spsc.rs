@@ -676,22 +676,22 @@ impl<'a> Producer<'a> {
         // be a good part of the cost.
         let mut producer = Producer { ring: self.ring, tail: self.tail };
         let mut count = 0;
-        'batch: while count < n {
+        while count < n {
             let next = producer.next();
             if let Some(line) = self.ring.line::<T>(&next, n - count)
                 && producer.is_free(&line.last)
             {
-                // The consumer goes on in order: those before it are free, too, or
-                // somebody has scribbled there.
+                // The consumer goes on in order: those before it are free, too. (To
+                // look at each word would cost a fifth of the speed. Where somebody
+                // has scribbled on one, it is whole again.)
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
-                    if !producer.is_free(&next) {
-                        break 'batch;
-                    }
-                    fill(count, next.payload());
-                    producer.publish(next);
-                    count += 1;
+                    next.slot().witness.write();
+                    fill(count + nth, next.payload());
+                    next.publish();
                 }
+                self.ring.advance(&mut producer.tail, line.last.place);
+                count += line.slots;
                 continue;
             }
             if !producer.is_free(&next) {
@@ -821,33 +821,31 @@ impl<'a> Consumer<'a> {
         // As in `publish_each`.
         let mut consumer = Consumer { ring: self.ring, head: self.head };
         let mut count = 0;
-        'batch: while count < n {
+        while count < n {
             let next = consumer.next();
             if let Some(line) = self.ring.line::<T>(&next, n - count)
                 && consumer.is_full(&line.last)
             {
-                // The producer goes on in order: those before it are full, too, or
-                // somebody has scribbled there.
+                // The producer goes on in order: those before it are full, too.
                 self.ring.prefetch::<T>(&next);
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
-                    if !consumer.is_full(&next) {
-                        break 'batch;
-                    }
-                    count += 1;
-                    if !read(count - 1, next.payload()) {
-                        break 'batch;
+                    next.slot().witness.read();
+                    if !read(count + nth, next.payload()) {
+                        return count + nth + 1;
                     }
                 }
                 self.ring.advance(&mut consumer.head, line.last.place);
+                count += line.slots;
                 continue;
             }
             if !consumer.is_full(&next) {
                 break;
             }
             self.ring.prefetch::<T>(&next);
+            let goes_on = read(count, next.payload());
             count += 1;
-            if !read(count - 1, next.payload()) {
+            if !goes_on {
                 break;
             }
             self.ring.advance(&mut consumer.head, next.place);

@@ -242,7 +242,7 @@ fn a_hostile_word_is_an_error_to_who_meets_it() {
 }
 
 #[test]
-fn a_batch_ends_before_a_hostile_word_in_its_line() {
+fn a_batch_judges_a_line_by_its_last_word() {
     let g = geometry(8);
     assert_eq!(Spot::of(Layout::new::<u64>()).unwrap().in_line(), 4);
     for nth in 0..4 {
@@ -252,25 +252,33 @@ fn a_batch_ends_before_a_hostile_word_in_its_line() {
         // SAFETY: as above.
         let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
         let word = &ring.slot(ring.at_index(0, nth)).word;
+        let whole = if nth == 3 { 3 } else { 8 };
+        let mut send_from = |from: usize, whole: usize| {
+            let n = tx.publish_each::<u64>(8, |nth, p| put(p.cast(), (from + nth) as u64));
+            assert_eq!(n, whole);
+            tx.try_claim().map(|slot| slot.is_some())
+        };
         let truth = word.swap(77, Ordering::Relaxed);
-        assert_eq!(tx.publish_each::<u64>(8, |nth, p| put(p.cast(), nth as u64)), nth);
-        assert!(matches!(tx.try_claim(), Err(Error::Corrupt { at, .. }) if at == nth as u64));
-        word.store(truth, Ordering::Relaxed);
-        let sent = nth..8;
-        assert_eq!(tx.publish_each::<u64>(8, |nth, p| put(p.cast(), nth as u64)), sent.len());
-
+        let after = send_from(0, whole);
+        if whole < 8 {
+            assert!(matches!(after, Err(Error::Corrupt { at: 3, .. })));
+            word.store(truth, Ordering::Relaxed);
+            assert!(matches!(send_from(3, 5), Ok(false)));
+        }
         let truth = word.swap(77, Ordering::Relaxed);
-        let mut seen = 0;
-        let mut read = |_: usize, _: NonNull<u64>| {
-            seen += 1;
+        let mut seen = Vec::new();
+        let read = |_: usize, p: NonNull<u64>| {
+            seen.push(get(p.cast()));
             true
         };
-        assert_eq!(rx.read_each(8, &mut read), nth);
-        assert_eq!(seen, nth);
-        rx.release_each::<u64>(nth);
-        assert!(matches!(rx.peek(), Err(Error::Corrupt { at, .. }) if at == nth as u64));
-        word.store(truth, Ordering::Relaxed);
-        assert_eq!(rx.read_each::<u64>(8, |_, _| true), 8 - nth);
+        assert_eq!(rx.read_each(8, read), whole);
+        assert_eq!(seen, (0..whole as u64).collect::<Vec<_>>());
+        rx.release_each::<u64>(whole);
+        if whole < 8 {
+            assert!(matches!(rx.peek(), Err(Error::Corrupt { at: 3, .. })));
+            word.store(truth, Ordering::Relaxed);
+            assert_eq!(rx.read_each::<u64>(8, |_, _| true), 5);
+        }
     }
 }
 
