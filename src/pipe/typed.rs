@@ -536,10 +536,8 @@ impl<T: Pod> PipeReceiver<T> {
         self.pass_many(max, |consumer, _, max| {
             to.reserve(max);
             let room = &mut to.spare_capacity_mut()[..max];
-            let count = consumer.read_each(max, |nth, message| {
-                Self::copy(message, &mut room[nth]);
-                true
-            });
+            let copy = |nth, message| Self::copy(message, &mut room[nth]);
+            let count = consumer.read_each(max, copy, || true);
             // SAFETY: `count` elements more are initialised.
             unsafe { to.set_len(to.len() + count) };
             count
@@ -553,7 +551,9 @@ impl<T: Pod> PipeReceiver<T> {
     /// The fastest way to receive many short messages: none is copied, and they are
     /// released together, after each 64 of them or 64 KiB. When `read` panics, or the
     /// process dies in it, those that were not released will be received again. A child
-    /// that `read` forks sees no more of them and releases none. (Messages from some hundred bytes on come over faster as whole copies:
+    /// that `read` forks must not return from it: the messages are its parent's. (It
+    /// would release none, and see no more than a line of them, maybe overwritten.)
+    /// (Messages from some hundred bytes on come over faster as whole copies:
     /// [`PipeReceiver::recv_many`].)
     ///
     /// Meanwhile the sender finds none of their slots free. So `read` must not wait for
@@ -586,20 +586,18 @@ impl<T: Pod> PipeReceiver<T> {
     #[inline]
     pub fn recv_each(&mut self, max: usize, mut read: impl FnMut(&T)) -> Result<usize, RecvError> {
         self.pass_many(max, |consumer, identity, max| {
-            consumer.read_each(max, |_, message| {
+            let see = |_, message: NonNull<T>| {
                 // SAFETY: a published slot, which nobody writes to before its release;
-                // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
+                // sized and aligned as in `PipeSender::put`; any bytes are a `T`. (A
+                // child that `read` forked does not come back here.)
                 read(unsafe { message.as_ref() });
-                if !identity.is_current() {
-                    // A child that `read` forked: from now on the parent releases them.
-                    return false;
-                }
-                if size_of::<T>() <= SHORT {
+                if const { !in_one_line::<T>() && size_of::<T>() <= SHORT } && identity.is_current()
+                {
                     // SAFETY: as above, and the reference is gone.
                     unsafe { Self::own(message) };
                 }
-                true
-            })
+            };
+            consumer.read_each(max, see, || identity.is_current())
         })
     }
 

@@ -807,15 +807,16 @@ impl<'a> Consumer<'a> {
         self.ring.advance(&mut self.head, next.place);
     }
 
-    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`, until
-    /// it says no; how many it saw. They stay until [`Consumer::release_each`]: who is
+    /// Lends the payloads of up to `n` messages (at most the capacity) to `read`, while
+    /// `goes_on`, which is asked after each line; how many it saw. They stay until [`Consumer::release_each`]: who is
     /// killed while it reads keeps none of them from its successor, nor does one that
     /// unwinds from there.
     #[inline(always)]
     pub(crate) fn read_each<T>(
         &self,
         n: usize,
-        mut read: impl FnMut(usize, NonNull<T>) -> bool,
+        mut read: impl FnMut(usize, NonNull<T>),
+        goes_on: impl Fn() -> bool,
     ) -> usize {
         self.ring.expect::<T>();
         // As in `publish_each`.
@@ -831,24 +832,25 @@ impl<'a> Consumer<'a> {
                 for nth in 0..line.slots {
                     let next = self.ring.on(&next, nth, line.stride);
                     next.slot().witness.read();
-                    if !read(count + nth, next.payload()) {
-                        return count + nth + 1;
-                    }
+                    read(count + nth, next.payload());
                 }
                 self.ring.advance(&mut consumer.head, line.last.place);
                 count += line.slots;
+                if !goes_on() {
+                    break;
+                }
                 continue;
             }
             if !consumer.is_full(&next) {
                 break;
             }
             self.ring.prefetch::<T>(&next);
-            let goes_on = read(count, next.payload());
+            read(count, next.payload());
+            self.ring.advance(&mut consumer.head, next.place);
             count += 1;
-            if !goes_on {
+            if !goes_on() {
                 break;
             }
-            self.ring.advance(&mut consumer.head, next.place);
         }
         count
     }

@@ -120,11 +120,11 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
         let mut rx = consumer(&heap, 2);
         let mut next = 0;
         while next < 3 {
-            let n = rx.read_each::<u64>(2, |nth, p| {
+            let see = |nth, p: NonNull<u64>| {
                 // SAFETY: a published payload is a u64.
                 assert_eq!(unsafe { p.read() }, next + nth as u64);
-                true
-            });
+            };
+            let n = rx.read_each(2, see, || true);
             rx.release_each::<u64>(n);
             next += n as u64;
             if n == 0 {
