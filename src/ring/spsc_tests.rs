@@ -448,7 +448,7 @@ proptest! {
                 let _ = (tx.is_ready(), rx.is_ready(), rx.len(), ring.len());
                 let n = value as usize % capacity + 1;
                 prop_assert!(tx.publish_each::<u64>(n, |nth, p| put(p.cast(), nth as u64)) <= n);
-                let seen = rx.read_each::<u64>(n, |_, _| (), || n % 2 == 0);
+                let seen = rx.read_each::<u64>(n, |_, _| (), || n.is_multiple_of(2));
                 prop_assert!(seen <= n);
                 rx.release_each::<u64>(seen);
             }
