@@ -808,9 +808,9 @@ impl<'a> Consumer<'a> {
     }
 
     /// Lends the payloads of up to `n` messages (at most the capacity) to `read`, while
-    /// `goes_on`, which is asked after each line; how many it saw. They stay until [`Consumer::release_each`]: who is
-    /// killed while it reads keeps none of them from its successor, nor does one that
-    /// unwinds from there.
+    /// `goes_on`, which is asked after each line; how many it saw. They stay until
+    /// [`Consumer::release_each`]: who is killed while it reads keeps none of them from
+    /// its successor, nor does one that unwinds from there.
     #[inline(always)]
     pub(crate) fn read_each<T>(
         &self,
