@@ -71,6 +71,34 @@ pub fn line(run: Run, pause: bool) -> Result<Trips> {
     both(run, Box::new(client), Box::new(server))
 }
 
+/// Steps of arithmetic in one go: some microseconds.
+const STEPS: u64 = 1 << 13;
+
+/// Nanoseconds for a thousand steps of arithmetic that keep a core busy and need nothing
+/// but it, both cores at it: the slower one's median.
+pub fn arithmetic(run: Run) -> Result<f64> {
+    let side = move |board: &Board| {
+        board.meet(2);
+        let mut watch = Stopwatch::start(run)?;
+        let mut chains = [1_u64, 2, 3, 4];
+        loop {
+            let from = Instant::now();
+            for _ in 0..STEPS {
+                // Four that wait for themselves alone: what is left is the core's width.
+                chains = chains.map(|x| (x ^ x >> 7).wrapping_mul(5));
+            }
+            chains = std::hint::black_box(chains);
+            if watch.note(from, Instant::now()).is_break() {
+                return Ok(watch.stop());
+            }
+        }
+    };
+    let sides = [0, 1].map(|n| Side { cpu: run.cpu(n, 1, 1), work: Box::new(side) as Work });
+    let saw = roles::run(Place::Processes, Vec::from(sides), run.patience())?;
+    let p50s = saw.iter().map(|saw| if let Saw::Trips(trips) = saw { trips.p50 } else { 0 });
+    Ok(p50s.max().unwrap_or(0) as f64 * 1e3 / STEPS as f64)
+}
+
 /// A futex woken on the other core, and one back, nobody spinning. With
 /// `pause`, after a time in which both fall asleep deeply.
 pub fn futex(run: Run, pause: Duration) -> Result<Trips> {

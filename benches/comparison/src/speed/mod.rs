@@ -4,6 +4,7 @@
 mod channel;
 mod chart;
 mod floors;
+mod ground;
 mod measure;
 mod report;
 mod roles;
@@ -11,11 +12,12 @@ mod systems;
 
 use crate::{Result, versions};
 use channel::{About, Delivery, Kind, Origin, System};
+use ground::{Ground, Watch};
 use measure::{Run, Wait};
 use roles::{Received, Trips};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -46,13 +48,6 @@ pub struct Options {
     svg: Option<PathBuf>,
 }
 
-/// How far the floor may move, as a part of itself.
-const MOVED: f64 = 0.2;
-
-/// How long to wait for the floor that was asked for, and from one look to the next.
-const PATIENCE: Duration = Duration::from_secs(60);
-const BREATH: Duration = Duration::from_millis(200);
-
 /// What is measured in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Task {
@@ -77,10 +72,9 @@ struct Cell {
     system: &'static str,
     task: Task,
     outcome: Outcome,
-    /// The floors just before and after: a cache line there and back, in
-    /// nanoseconds.
-    floor: [u64; 2],
-    /// The floor was not what it was for most of the run.
+    /// The floors just before and after.
+    floor: [Ground; 2],
+    /// They were not what they were for most of the run.
     dropped: bool,
 }
 
@@ -98,8 +92,8 @@ struct Findings {
     seconds: f64,
     pin: Vec<usize>,
     clock_ns: f64,
-    /// The median of all floors between the cells.
-    floor_ns: u64,
+    /// The medians of all floors between the cells.
+    floor: Ground,
     floors: Vec<Floor>,
     cells: Vec<Cell>,
 }
@@ -217,7 +211,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let floors = measure_floors(options, length)?;
     let mut cells: Vec<Cell> = Vec::new();
-    let mut before = quick_floor(options)?;
+    let mut ground = Watch::new(options, length)?;
     for entry in entries().iter().filter(|entry| chosen(entry.about.name)) {
         for task in tasks(&entry.about) {
             if !options.kind.is_empty() && !options.kind.contains(&task.kind) {
@@ -227,10 +221,10 @@ pub fn run(options: &Options) -> Result<()> {
                 let number = cells.len();
                 let name = format!("slipring-compare-{}-{number}-{attempt}", std::process::id());
                 let run = Run { name: &name, length, cpus: &options.pin };
-                before = settled(options, before)?;
+                let before = ground.settled()?;
                 let outcome = (entry.run)(&entry.about, run, task)
                     .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
-                let after = quick_floor(options)?;
+                let after = ground.look()?;
                 let cell = Cell {
                     system: entry.about.name,
                     task,
@@ -238,11 +232,8 @@ pub fn run(options: &Options) -> Result<()> {
                     floor: [before, after],
                     dropped: false,
                 };
-                before = after;
                 say(&report::line(&cell));
-                let [first, last] = cell.floor.map(|floor| floor as f64);
-                let moved = (first - last).abs() > MOVED * first.min(last)
-                    || options.floor.is_some_and(|most| after > most);
+                let moved = before.moved(after) || !ground.is_settled();
                 if !moved || attempt == options.retries {
                     cells.push(cell);
                     break;
@@ -251,13 +242,13 @@ pub fn run(options: &Options) -> Result<()> {
             }
         }
     }
-    let floor_ns = judge(&mut cells);
+    let floor = ground::judge(&mut cells);
     let findings = Findings {
         machine: versions::of_machine(),
         seconds: options.seconds,
         pin: options.pin.clone(),
         clock_ns: floors::clock(),
-        floor_ns,
+        floor,
         floors,
         cells,
     };
@@ -290,33 +281,4 @@ fn measure_floors(options: &Options, length: Duration) -> Result<Vec<Floor>> {
     add("futex wake there and back", floors::futex(run, Duration::ZERO))?;
     add("futex wake there and back, after a pause", floors::futex(run, measure::PAUSE))?;
     Ok(all)
-}
-
-/// The floor between two cells.
-fn quick_floor(options: &Options) -> Result<u64> {
-    let length = Duration::from_secs_f64((options.seconds / 10.0).clamp(0.01, 0.1));
-    let run = Run { name: "floor", length, cpus: &options.pin };
-    Ok(floors::line(run, false)?.p50)
-}
-
-/// The floor as soon as it is as asked for, or what it is when [`PATIENCE`] ends.
-fn settled(options: &Options, mut floor: u64) -> Result<u64> {
-    let from = Instant::now();
-    while options.floor.is_some_and(|most| floor > most) && from.elapsed() < PATIENCE {
-        std::thread::sleep(BREATH);
-        floor = quick_floor(options)?;
-    }
-    Ok(floor)
-}
-
-/// Marks the cells beside a floor that is not the run's; that one.
-fn judge(cells: &mut [Cell]) -> u64 {
-    let mut all: Vec<u64> = cells.iter().flat_map(|cell| cell.floor).collect();
-    all.sort_unstable();
-    let Some(&median) = all.get(all.len() / 2) else { return 0 };
-    for cell in cells {
-        let off = |floor: u64| (floor as f64 - median as f64).abs() > MOVED * median as f64;
-        cell.dropped = cell.floor.into_iter().any(off);
-    }
-    median
 }

@@ -1,0 +1,118 @@
+//! What the machine is like at a moment: three floors, looked at between any two
+//! cells. A host may move the processors, or give others a part of them; each floor
+//! shows some of that, and none shows all.
+
+use super::channel::System;
+use super::measure::{self, Run};
+use super::systems::sketch;
+use super::{Cell, Options, floors};
+use crate::Result;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How far a floor may move, as a part of itself.
+const MOVED: f64 = 0.2;
+
+/// How long to wait for the floor that was asked for, and from one look to the next.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BREATH: Duration = Duration::from_millis(200);
+
+/// The floors of a moment, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Ground {
+    /// A cache line there and back.
+    pub line: f64,
+    /// A thousand steps of arithmetic, both processors at it.
+    pub arithmetic: f64,
+    /// 64 KiB copied in by one core and out by the other.
+    pub copy: f64,
+}
+
+impl Ground {
+    fn look(run: Run) -> Result<Ground> {
+        type Copy = <sketch::Copy as System>::Channel<8192>;
+        let copied = measure::stream::<Copy, 8192>(&sketch::Copy::ABOUT, run, (1, 1), false)?;
+        Ok(Ground {
+            line: floors::line(run, false)?.p50 as f64,
+            arithmetic: floors::arithmetic(run)?,
+            copy: copied.seconds * 1e9 / copied.messages as f64,
+        })
+    }
+
+    fn floors(self) -> [f64; 3] {
+        [self.line, self.arithmetic, self.copy]
+    }
+
+    /// Whether a floor is not there what it is here.
+    pub fn moved(self, there: Ground) -> bool {
+        let off = |(a, b): (f64, f64)| (a - b).abs() > MOVED * a.min(b);
+        self.floors().into_iter().zip(there.floors()).any(off)
+    }
+
+    fn of(floor: impl Fn(fn(&Ground) -> f64) -> f64) -> Ground {
+        Ground {
+            line: floor(|ground| ground.line),
+            arithmetic: floor(|ground| ground.arithmetic),
+            copy: floor(|ground| ground.copy),
+        }
+    }
+}
+
+/// Looks again and again.
+pub struct Watch<'a> {
+    run: Run<'a>,
+    most: Option<u64>,
+    now: Ground,
+    best: Ground,
+}
+
+impl Watch<'_> {
+    /// Looks for the first time. Cells take so long, looks a tenth of it.
+    pub fn new(options: &Options, cell: Duration) -> Result<Watch<'_>> {
+        let length = (cell / 30).clamp(Duration::from_millis(4), Duration::from_millis(40));
+        let run = Run { name: "ground", length, cpus: &options.pin };
+        let now = Ground::look(run)?;
+        Ok(Watch { run, most: options.floor, now, best: now })
+    }
+
+    /// Looks.
+    pub fn look(&mut self) -> Result<Ground> {
+        self.now = Ground::look(self.run)?;
+        self.best = Ground::of(|floor| floor(&self.best).min(floor(&self.now)));
+        Ok(self.now)
+    }
+
+    /// Whether the floors were, at the last look, what was asked for.
+    pub fn is_settled(&self) -> bool {
+        let near =
+            |floor: fn(&Ground) -> f64| floor(&self.now) <= floor(&self.best) * (1.0 + MOVED);
+        self.most.is_none_or(|most| {
+            self.now.line <= most as f64 && near(|now| now.arithmetic) && near(|now| now.copy)
+        })
+    }
+
+    /// The floors as soon as they are as asked for, or what they are when [`PATIENCE`]
+    /// ends.
+    pub fn settled(&mut self) -> Result<Ground> {
+        let from = Instant::now();
+        while !self.is_settled() && from.elapsed() < PATIENCE {
+            std::thread::sleep(BREATH);
+            self.look()?;
+        }
+        Ok(self.now)
+    }
+}
+
+/// Marks the cells beside floors that are not the run's; those.
+pub fn judge(cells: &mut [Cell]) -> Ground {
+    let all: Vec<Ground> = cells.iter().flat_map(|cell| cell.floor).collect();
+    let median = Ground::of(|floor| {
+        let mut all: Vec<f64> = all.iter().map(floor).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    });
+    for cell in cells {
+        cell.dropped = cell.floor.into_iter().any(|floor| floor.moved(median));
+    }
+    median
+}
