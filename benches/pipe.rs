@@ -69,12 +69,14 @@ fn batches(c: &mut Criterion) {
     let path = name("each");
     let mut a = Pipe::<u64>::create_typed(&path, 1024).unwrap();
     let mut b = Pipe::<u64>::open_typed(&path).unwrap();
-    group.bench_function("typed: send_many + recv_each, 8 bytes", |bench| {
+    let mut next = 0;
+    group.bench_function("typed: send_each + recv_each, 8 bytes", |bench| {
         bench.iter(|| {
-            batch.iter_mut().for_each(|message| *message += 1);
-            a.send_many(&batch).unwrap();
-            let mut sent = batch.iter();
-            let count = b.recv_each(BATCH, |message| assert_eq!(Some(message), sent.next()));
+            a.send_each(BATCH, |nth| next + nth as u64).unwrap();
+            let count = b.recv_each(BATCH, |&message| {
+                assert_eq!(message, next);
+                next += 1;
+            });
             assert_eq!(count.unwrap(), BATCH);
         });
     });

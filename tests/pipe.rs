@@ -37,6 +37,7 @@ fn child() {
         }
         "fork, then a torn ring" => fork_then_a_torn_ring(name),
         "fork in a batch" => fork_in_a_batch(name),
+        "fork in the making" => fork_in_the_making(name),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -201,6 +202,10 @@ fn batches_in_place() {
                 for first in (0..ALL).step_by(50) {
                     let (one, others) = (first, (first + 1..first + 50));
                     a.send([one; WORDS]).unwrap();
+                    if first % 100 == 0 {
+                        a.send_each(49, |nth| [first + 1 + nth as u64; WORDS]).unwrap();
+                        continue;
+                    }
                     let others: Vec<_> = others.map(|i| [i; WORDS]).collect();
                     a.send_many(&others).unwrap();
                 }
@@ -253,6 +258,39 @@ fn a_batch_that_is_dropped_in_a_panic_comes_again() {
     let mut rest = Vec::new();
     b.recv_many(&mut rest, 200).unwrap();
     assert_eq!(rest, all[64..]);
+}
+
+#[test]
+fn of_a_batch_that_panics_what_was_made_for_earlier_lines_is_sent() {
+    fn through<const WORDS: usize>(made: usize, sent: usize)
+    where
+        [u64; WORDS]: Pod,
+    {
+        let name = Name::new("made");
+        let mut a = Pipe::<[u64; WORDS]>::create_typed(&name, 64).unwrap();
+        let mut b = Pipe::<[u64; WORDS]>::open_typed(&name).unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            a.send_each(60, |nth| {
+                if nth == made {
+                    std::panic::resume_unwind(Box::new(()));
+                }
+                [nth as u64; WORDS]
+            })
+        }));
+        assert!(panicked.is_err());
+        a.send_each(0, |_| panic!("none was wanted")).unwrap();
+        a.send_each(2, |nth| [1000 + nth as u64; WORDS]).unwrap();
+        let mut got = Vec::new();
+        b.recv_many(&mut got, 64).unwrap();
+        let all = (0..sent as u64).chain([1000, 1001]).map(|i| [i; WORDS]);
+        assert_eq!(got, all.collect::<Vec<_>>());
+        drop(b);
+        assert!(matches!(a.send_each(1, |_| [7; WORDS]), Err(SendError::Closed(0))));
+    }
+    // Four to a line, two to a line, and lines of their own.
+    through::<1>(50, 48);
+    through::<3>(51, 50);
+    through::<8>(51, 51);
 }
 
 #[test]
@@ -553,6 +591,38 @@ fn polls_with_no_time_hear_of_death() {
     }
 }
 
+/// A child that is forked by who makes a batch sends none of it.
+fn fork_in_the_making(name: &str) {
+    let mut a = Pipe::<u64>::create_typed(name, 16).unwrap();
+    let mut b = Pipe::<u64>::open_typed(name).unwrap();
+    let mut child = None;
+    let outcome = a.send_each(8, |nth| {
+        if nth != 5 || child.is_some() {
+            return nth as u64;
+        }
+        // SAFETY: the child goes on with its copies of the handles, and exits.
+        let pid = unsafe { libc::fork() };
+        if pid != 0 {
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0, "the forked child failed");
+        }
+        child = Some(pid == 0);
+        if pid == 0 { 77 } else { 5 }
+    });
+    if child == Some(true) {
+        let none = matches!(outcome, Err(SendError::Failed(4, _)));
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(!none)) };
+    }
+    outcome.unwrap();
+    let mut got = Vec::new();
+    b.recv_many(&mut got, 16).unwrap();
+    assert_eq!(got, (0..8).collect::<Vec<_>>());
+    say("done");
+}
+
 /// A child that is forked by who reads a batch in place sees no more of it, and
 /// releases none.
 fn fork_in_a_batch(name: &str) {
@@ -585,6 +655,14 @@ fn fork_in_a_batch(name: &str) {
     a.try_send([4; 8]).unwrap();
     assert_eq!(b.recv().unwrap(), [4; 8]);
     say("done");
+}
+
+#[test]
+fn a_child_that_the_making_of_a_batch_forks_sends_none_of_it() {
+    let name = Name::new("making-fork");
+    let mut child = spawn("fork in the making", &[&name]);
+    assert_eq!(child.hear(), "done");
+    child.join();
 }
 
 #[test]

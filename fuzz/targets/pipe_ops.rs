@@ -388,7 +388,11 @@ impl World {
                 let batch: Vec<_> =
                     (0..usize::from(count) % (room + 1)).map(|i| self.message(i % 16)).collect();
                 let Some((Wire::Typed(tx, _), _)) = &mut self.ends[end] else { return };
-                let outcome = tx.send_many(&batch.iter().map(|m| fixed(m)).collect::<Vec<_>>());
+                let outcome = if count < 128 {
+                    tx.send_many(&batch.iter().map(|m| fixed(m)).collect::<Vec<_>>())
+                } else {
+                    tx.send_each(batch.len(), |nth| fixed(&batch[nth]))
+                };
                 if let Err(SendError::Closed(sent)) = &outcome {
                     assert_eq!(*sent, 0);
                     let closed = Err(SendError::Closed(()));

@@ -51,7 +51,7 @@ impl<T: Pod> PipeSender<T> {
     /// small enough for the caller's loop; if not, it goes the long way.
     #[inline(always)]
     fn has_room(&self, next: &Next<'static>) -> bool {
-        self.post.is_current() && !self.post.is_peer_gone() && self.producer.is_free(next)
+        self.post.is_current() && !self.post.is_peer_gone() && next.is_free()
     }
 
     /// One whole look: whether there is room now.
@@ -236,12 +236,62 @@ impl<T: Pod> PipeSender<T> {
         while sent < messages.len() {
             self.room_by(None).map_err(|error| error.map(|()| sent))?;
             let rest = &messages[sent..];
-            sent += self.producer.publish_each(rest.len(), |nth, place| {
-                // SAFETY: as in `put`.
-                unsafe { place.write(rest[nth]) };
-                point("pipe-many.written");
-            });
+            let nth = |nth| rest[nth];
+            sent += self.producer.publish_each(rest.len(), nth, || true, || ());
             self.post.direction.readable.notify();
+        }
+        Ok(())
+    }
+
+    /// Sends `n` messages in order, each made where it will lie by `make`, which is told
+    /// how many there were before it; waits for room as [`PipeSender::send`] does.
+    ///
+    /// The fastest way to send many: they need no memory of their own. Short messages
+    /// (up to 24 bytes) are sent together when a cache line of them is made, so `make`
+    /// must not wait for an answer to one of them. When it panics, or the process dies in
+    /// it, what it made for the lines before is sent, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` or `Failed`, with the number of messages that were sent; no more were
+    /// made. In a child that `make` forked, as for everything that it sends while its
+    /// parent lives, `Failed`: the message that it made in the child is not sent.
+    ///
+    /// # Panics
+    ///
+    /// Only if `make` does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use slipring::Pipe;
+    /// # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    /// # let name = &format!("doc-send-each-{}", std::process::id());
+    /// let mut a = Pipe::<u64>::create_typed(name, 64)?;
+    /// let mut b = Pipe::<u64>::open_typed(name)?;
+    /// a.send_each(3, |nth| nth as u64 * 10)?;
+    /// let mut got = Vec::new();
+    /// b.recv_many(&mut got, 3)?;
+    /// assert_eq!(got, [0, 10, 20]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn send_each(
+        &mut self,
+        n: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> Result<(), SendError<usize>> {
+        let mut sent = 0;
+        while sent < n {
+            self.room_by(None).map_err(|error| error.map(|()| sent))?;
+            let identity = self.post.identity;
+            let readable = &self.post.direction.readable;
+            // A child that `make` forked writes nothing: the room is its parent's.
+            let goes_on = || identity.is_current();
+            let announced = || readable.notify();
+            let make = |nth| make(sent + nth);
+            sent += self.producer.publish_each(n - sent, make, goes_on, announced);
         }
         Ok(())
     }
@@ -339,7 +389,7 @@ impl<T: Pod> PipeReceiver<T> {
     /// Whether there is a message in the usual case: as [`PipeSender::has_room`].
     #[inline(always)]
     fn has_message(&self, next: &Next<'static>) -> bool {
-        self.post.is_current() && self.consumer.is_full(next)
+        self.post.is_current() && next.is_full()
     }
 
     /// One whole look: whether there is a message now.
@@ -789,6 +839,24 @@ impl<T: Pod> Pipe<T> {
     /// As there.
     pub fn send_many(&mut self, messages: &[T]) -> Result<(), SendError<usize>> {
         self.sending().map_err(|error| SendError::Failed(0, error.into()))?.send_many(messages)
+    }
+
+    /// See [`PipeSender::send_each`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[inline]
+    pub fn send_each(
+        &mut self,
+        n: usize,
+        make: impl FnMut(usize) -> T,
+    ) -> Result<(), SendError<usize>> {
+        self.sending().map_err(|error| SendError::Failed(0, error.into()))?.send_each(n, make)
     }
 
     /// See [`PipeSender::reserve`].

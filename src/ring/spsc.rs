@@ -38,8 +38,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: full | `Consumer::is_full` | payload to the consumer |
-//! | F    | `pass`, `release_each`: free | `Producer::is_free` | that the slot has been read |
+//! | P    | `Next::publish`: full | `Next::is_full` | payload to the consumer |
+//! | F    | `Next::release`: free | `Next::is_free` | that the slot has been read |
 //!
 //! Each end goes on in order, so either makes visible, too, what its side did with all
 //! slots before.
@@ -81,6 +81,7 @@ use crate::position::MAX_CAPACITY;
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 /// The start of each slot; the payload follows, aligned.
@@ -109,6 +110,14 @@ impl Spot {
             return 2;
         }
         if self.stride < 64 { 64 / self.stride } else { 1 }
+    }
+
+    /// The same for slots of this type.
+    const fn in_line_of<T>() -> usize {
+        match Spot::of(Layout::new::<T>()) {
+            Some(spot) => spot.in_line(),
+            None => 1,
+        }
     }
 
     /// `None` when the size overflows.
@@ -211,6 +220,9 @@ impl Geometry {
 /// Bytes from which on a payload follows its word at once.
 const LARGE: usize = 4096;
 
+/// Slots in a line at most: they have a word at least.
+const MOST_IN_LINE: usize = if cfg!(loom) { 2 } else { 64 / size_of::<Slot>() };
+
 /// How many slots ahead lines are asked for; of slots that share a line, how many
 /// lines. (Measured: 5 and 12 are no better.)
 const AHEAD: usize = 8;
@@ -241,16 +253,38 @@ impl<'a> Next<'a> {
         unsafe { self.slot.cast().as_ref() }
     }
 
+    /// Whether the producer may fill it.
+    #[inline(always)]
+    pub(crate) fn is_free(&self) -> bool {
+        // Edge F: Acquire pairs with the Release in `release`.
+        let free = self.slot().word.load(Ordering::Acquire) == self.place.free;
+        if free {
+            self.slot().witness.write();
+        }
+        free
+    }
+
+    /// Whether the consumer may read it.
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        // Edge P: Acquire pairs with the Release in `publish`.
+        let full = self.slot().word.load(Ordering::Acquire) == self.place.free | 1;
+        if full {
+            self.slot().witness.read();
+        }
+        full
+    }
+
     #[inline(always)]
     fn publish(&self) {
-        // Edge P: Release pairs with the Acquire in `Consumer::is_full`.
+        // Edge P: Release pairs with the Acquire in `is_full`.
         self.slot().word.store(self.place.free | 1, Ordering::Release);
         point("spsc.published");
     }
 
     #[inline(always)]
     fn release(&self) {
-        // Edge F: Release pairs with the Acquire in `Producer::is_free`.
+        // Edge F: Release pairs with the Acquire in `is_free`.
         self.slot().word.store(self.place.free.wrapping_add(2), Ordering::Release);
         point("spsc.released");
     }
@@ -443,6 +477,36 @@ impl<'a> Ring<'a> {
         })
     }
 
+    /// Makes, writes and publishes the messages of a free line, unless it no longer
+    /// `goes_on`.
+    #[inline(always)]
+    fn fill_line<T: Copy>(
+        &self,
+        first: &Next<'a>,
+        line: &Line<'a>,
+        mut make: impl FnMut(usize) -> T,
+        goes_on: &impl Fn() -> bool,
+    ) -> bool {
+        // All of them first: to ask after each one would cost a quarter of the speed.
+        let mut made = [const { MaybeUninit::uninit() }; MOST_IN_LINE];
+        let made = &mut made[..line.slots];
+        for (nth, made) in made.iter_mut().enumerate() {
+            made.write(make(nth));
+        }
+        if !goes_on() {
+            return false;
+        }
+        for (nth, made) in made.iter().enumerate() {
+            let next = self.on(first, nth, line.stride);
+            next.slot().witness.write();
+            // SAFETY: written above; a free slot is the producer's alone, of a `T`'s layout.
+            unsafe { next.payload::<T>().write(made.assume_init_read()) };
+            point("spsc.line-written");
+            next.publish();
+        }
+        true
+    }
+
     /// That messages of this type are what the ring is for, as it must be wherever the
     /// places in it are computed from the type.
     #[inline(always)]
@@ -587,6 +651,20 @@ pub struct Producer<'a> {
 // SAFETY: an end is a view with a private place; any thread may hold it.
 unsafe impl Send for Producer<'_> {}
 
+/// An end's place while it does many things in a row: given back in the end, also by
+/// one that unwinds.
+struct InHand<'p> {
+    place: Place,
+    of: &'p mut Place,
+}
+
+impl Drop for InHand<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.of = self.place;
+    }
+}
+
 /// A slot to be filled: commit it, or drop it to abandon it.
 #[derive(Debug)]
 #[must_use = "a slot that is not committed is not sent"]
@@ -625,7 +703,7 @@ impl<'a> Producer<'a> {
     #[inline]
     pub fn try_claim(&mut self) -> Result<Option<Claim<'_, 'a>>, Error> {
         let next = self.next();
-        if self.is_free(&next) {
+        if next.is_free() {
             Ok(Some(Claim { payload: self.ring.payload(self.tail), producer: self }))
         } else {
             self.judge().map(|()| None)
@@ -637,16 +715,6 @@ impl<'a> Producer<'a> {
     #[inline(always)]
     pub(crate) fn next(&self) -> Next<'a> {
         self.ring.next(self.tail)
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_free(&self, next: &Next<'a>) -> bool {
-        // Edge F: Acquire pairs with the Release in `pass`.
-        let free = next.slot().word.load(Ordering::Acquire) == next.place.free;
-        if free {
-            next.slot().witness.write();
-        }
-        free
     }
 
     /// There was no slot at hand: is that, or what is there now, legal?
@@ -663,45 +731,60 @@ impl<'a> Producer<'a> {
         self.ring.advance(&mut self.tail, next.place);
     }
 
-    /// Publishes up to `n` slots one by one, each as soon as `fill` has written
-    /// its payload; how many, for want of free ones. `fill` must not unwind.
+    /// Publishes up to `n` messages as `make` makes them, line by line; how many, for want
+    /// of free slots or until it no longer `goes_on`, which is asked before what was made
+    /// is written. After each line they are `announced`. When `make` unwinds, what it made
+    /// for the lines before is published.
+    ///
+    /// # Panics
+    ///
+    /// Panics when a `T` is not what the ring is for.
     #[inline(always)]
-    pub(crate) fn publish_each<T>(
+    pub(crate) fn publish_each<T: Copy>(
         &mut self,
         n: usize,
-        mut fill: impl FnMut(usize, NonNull<T>),
+        mut make: impl FnMut(usize) -> T,
+        goes_on: impl Fn() -> bool,
+        announced: impl Fn(),
     ) -> usize {
-        self.ring.expect::<T>();
-        // The place is not kept in memory meanwhile: for short messages that would
-        // be a good part of the cost.
-        let mut producer = Producer { ring: self.ring, tail: self.tail };
+        assert_eq!(self.ring.geometry.payload, Layout::new::<T>());
+        let ring = self.ring;
+        // In hand, not in memory: for short messages that would be a good part of the cost.
+        let mut tail = InHand { place: self.tail, of: &mut self.tail };
         let mut count = 0;
         while count < n {
-            let next = producer.next();
-            if let Some(line) = self.ring.line::<T>(&next, n - count)
-                && producer.is_free(&line.last)
+            let next = ring.next(tail.place);
+            if let Some(line) = ring.line::<T>(&next, n - count)
+                && line.last.is_free()
             {
                 // The consumer goes on in order: those before it are free, too. (To
                 // look at each word would cost a fifth of the speed. Where somebody
                 // has scribbled on one, it is whole again.)
-                for nth in 0..line.slots {
-                    let next = self.ring.on(&next, nth, line.stride);
-                    next.slot().witness.write();
-                    fill(count + nth, next.payload());
-                    next.publish();
+                if !ring.fill_line(&next, &line, |nth| make(count + nth), &goes_on) {
+                    break;
                 }
-                self.ring.advance(&mut producer.tail, line.last.place);
+                ring.advance(&mut tail.place, line.last.place);
                 count += line.slots;
-                continue;
-            }
-            if !producer.is_free(&next) {
+            } else if next.is_free() {
+                // Lines that several slots share are the consumer's to ask for; measured.
+                if const { Spot::in_line_of::<T>() == 1 } {
+                    ring.prefetch::<T>(&next);
+                }
+                let message = make(count);
+                if !goes_on() {
+                    break;
+                }
+                // SAFETY: a free slot is the producer's alone, of a `T`'s layout.
+                unsafe { next.payload::<T>().write(message) };
+                point("spsc.written");
+                next.publish();
+                ring.advance(&mut tail.place, next.place);
+                count += 1;
+            } else {
                 break;
             }
-            fill(count, next.payload());
-            producer.publish(next);
-            count += 1;
+            announced();
         }
-        self.tail = producer.tail;
         count
     }
 
@@ -771,7 +854,7 @@ impl<'a> Consumer<'a> {
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Message<'_, 'a>>, Error> {
         let next = self.next();
-        if self.is_full(&next) {
+        if next.is_full() {
             Ok(Some(Message { payload: self.ring.payload(self.head), consumer: self }))
         } else {
             self.judge().map(|()| None)
@@ -782,16 +865,6 @@ impl<'a> Consumer<'a> {
     #[inline(always)]
     pub(crate) fn next(&self) -> Next<'a> {
         self.ring.next(self.head)
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_full(&self, next: &Next<'a>) -> bool {
-        // Edge P: Acquire pairs with the Release in `publish`.
-        let full = next.slot().word.load(Ordering::Acquire) == next.place.free | 1;
-        if full {
-            next.slot().witness.read();
-        }
-        full
     }
 
     /// There was no message at hand: is that, or what is there now, legal?
@@ -825,7 +898,7 @@ impl<'a> Consumer<'a> {
         while count < n {
             let next = consumer.next();
             if let Some(line) = self.ring.line::<T>(&next, n - count)
-                && consumer.is_full(&line.last)
+                && line.last.is_full()
             {
                 // The producer goes on in order: those before it are full, too.
                 self.ring.prefetch::<T>(&next);
@@ -841,7 +914,7 @@ impl<'a> Consumer<'a> {
                 }
                 continue;
             }
-            if !consumer.is_full(&next) {
+            if !next.is_full() {
                 break;
             }
             self.ring.prefetch::<T>(&next);

@@ -31,7 +31,7 @@ fn send(tx: &mut Producer<'_>, value: u64) {
     loop {
         // As the pipe does: the usual case first.
         let next = tx.next();
-        if tx.is_free(&next) {
+        if next.is_free() {
             // SAFETY: the claimed payload is a u64.
             unsafe { next.payload::<u64>().write(value) };
             return tx.publish(next);
@@ -44,7 +44,7 @@ fn send(tx: &mut Producer<'_>, value: u64) {
 fn peek(rx: &mut Consumer<'_>) -> u64 {
     loop {
         let next = rx.next();
-        if rx.is_full(&next) {
+        if next.is_full() {
             // SAFETY: a published payload is a u64.
             return unsafe { next.payload::<u64>().read() };
         }
@@ -108,9 +108,7 @@ fn batches_arrive_in_order_and_are_freed_after_they_were_read() {
             let mut tx = producer(&other, 2);
             let mut sent = 0;
             while sent < 3 {
-                // SAFETY: a free payload is a u64 of ours.
-                let write = |nth, p: NonNull<u64>| unsafe { p.write((sent + nth) as u64) };
-                let n = tx.publish_each(3 - sent, write);
+                let n = tx.publish_each(3 - sent, |nth| (sent + nth) as u64, || true, || ());
                 sent += n;
                 if n == 0 {
                     thread::yield_now();

@@ -54,8 +54,10 @@ pub const VICTIMS: &[Victim] = &[
     }),
     ("pipe.send-lines", |name| {
         let mut pipe = Pipe::<u64>::open_typed(name).unwrap();
+        let short = short();
         begin();
-        pipe.send_many(&short()).unwrap();
+        pipe.send_each(SHORT / 2, |nth| short[nth]).unwrap();
+        pipe.send_many(&short[SHORT / 2..]).unwrap();
         end();
     }),
     ("pipe.receive-lines", |name| {
@@ -115,7 +117,7 @@ pub const VICTIMS: &[Victim] = &[
     }),
 ];
 
-const LINES_SENT: &[&str] = &["pipe-many.written", "spsc.published"];
+const LINES_SENT: &[&str] = &["spsc.written", "spsc.line-written", "spsc.published"];
 
 pub fn scenarios() -> Vec<Scenario> {
     let pieces = &["pipe.bytes", "bytes.header", "bytes.published"];

@@ -36,8 +36,9 @@ pub struct Options {
     /// Measures a cell again if the floor moved meanwhile, this often at most
     #[arg(long, default_value_t = 1)]
     retries: usize,
-    /// Measures while a cache line takes at most this long there and back (or a minute has
-    /// passed in waiting for that): for machines whose host moves the processors
+    /// Measures while a cache line takes at most this long there and back and the other
+    /// floors are near the best that was seen (or a minute has passed in waiting for
+    /// that): for machines whose host moves the processors
     #[arg(long, value_name = "NS")]
     floor: Option<u64>,
     /// Writes everything that was measured to this file

@@ -63,7 +63,7 @@ const BY_VALUE: usize = 8;
 
 pub struct TypedPipe;
 pub struct TypedPipeChannel(Made);
-pub struct TypedTx<const W: usize>(PipeSender<[u64; W]>, Vec<[u64; W]>);
+pub struct TypedTx<const W: usize>(PipeSender<[u64; W]>);
 pub struct TypedRx<const W: usize>(PipeReceiver<[u64; W]>, Vec<[u64; W]>);
 
 impl System for TypedPipe {
@@ -76,7 +76,7 @@ impl System for TypedPipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
-               by try_reserve, try_peek and release_read; batches by send_many and, up to 64 B, \
+               by try_reserve, try_peek and release_read; batches by send_each and, up to 64 B, \
                recv_each, above recv_many; blocking by send and recv (which spin, then sleep)",
     };
     type Channel<const W: usize> = TypedPipeChannel;
@@ -94,7 +94,7 @@ impl<const W: usize> Channel<W> for TypedPipeChannel {
 
     fn tx(&self) -> Result<TypedTx<W>> {
         let pipe = self.0.open()?.typed_pipe_end("pipe", End::A)?;
-        Ok(TypedTx(pipe.split().0.ok_or("no sending half")?, Vec::with_capacity(BATCH)))
+        Ok(TypedTx(pipe.split().0.ok_or("no sending half")?))
     }
 
     fn rx(&self) -> Result<TypedRx<W>> {
@@ -125,9 +125,8 @@ impl<const W: usize> Tx<W> for TypedTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let TypedTx(sender, batch) = self;
-        fill_batch(batch, heads);
-        sender.send_many(batch).map_err(why).unwrap();
+        let (n, from) = ((heads.end - heads.start) as usize, heads.start);
+        self.0.send_each(n, |nth| message(from + nth as u64)).map_err(why).unwrap();
     }
 }
 
