@@ -10,7 +10,7 @@
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use std::sync::LazyLock;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Alignment of every object in a segment and of every group of words that one
 /// side writes alone: two cache lines, because adjacent lines are fetched in
@@ -26,12 +26,32 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
     }
 }
 
-/// Bytes up to which [`own_lines`] was worth it on every processor it was measured on.
-const FAVOUR: usize = 4096;
+/// Bytes up to which [`own_lines`] was worth it on every processor it was measured on:
+/// 4 KiB, and what lies before them in a slot.
+const FAVOUR: usize = 4096 + 64;
 
 /// Whether it is worth it beyond that: on AMD's processors and their kin, two to three
-/// times the speed; on Intel's it costs a quarter. Others were not measured.
-static LONG_FAVOURS: LazyLock<bool> = LazyLock::new(|| {
+/// times the speed; on Intel's it costs up to a quarter. Others were not measured.
+#[inline]
+fn long_favours() -> bool {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+    // Whoever comes first finds out, several at once maybe: the answer is the same. (A
+    // lock could be held by a thread that a forked child does not have.)
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+    // Relaxed, both: nothing but the answer is at stake.
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            let answer = is_amd();
+            KNOWN.store(if answer { YES } else { NO }, Ordering::Relaxed);
+            answer
+        }
+        known => known == YES,
+    }
+}
+
+#[cold]
+fn is_amd() -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         #[allow(unused_unsafe, reason = "safe in newer compilers than the oldest supported")]
@@ -42,7 +62,7 @@ static LONG_FAVOURS: LazyLock<bool> = LazyLock::new(|| {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     false
-});
+}
 
 /// Writes to each cache line that begins within these bytes what is there, and so
 /// makes it this core's alone.
@@ -51,7 +71,7 @@ static LONG_FAVOURS: LazyLock<bool> = LazyLock::new(|| {
 /// to write to: the writer has to take it from the other first. One that the
 /// reader has written comes over whole. So who has copied a message out of a ring
 /// does its writer this favour (docs/performance.md has the figures), but with more
-/// than [`FAVOUR`] bytes only where [`LONG_FAVOURS`] pay.
+/// than [`FAVOUR`] bytes only where [`long_favours`] says so.
 ///
 /// # Safety
 ///
@@ -69,7 +89,7 @@ pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
 /// As [`own_lines`].
 #[inline(always)]
 pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize) {
-    if len > FAVOUR && !*LONG_FAVOURS {
+    if len > FAVOUR && !long_favours() {
         return;
     }
     let mut offset = first;

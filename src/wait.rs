@@ -168,7 +168,7 @@ impl<'a> Waiter<'a> {
 
     /// Announces a sleeper; returns the word to sleep on. The caller must look
     /// once more before it calls `sleep`.
-    fn prepare(&self) -> u32 {
+    pub(crate) fn prepare(&self) -> u32 {
         let ticket = self.event.futex.word.fetch_or(SLEEPING, Ordering::Relaxed) | SLEEPING;
         point("sleep.flag");
         // Edge W: pairs with the light barrier in `notify`.

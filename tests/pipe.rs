@@ -37,7 +37,9 @@ fn child() {
         }
         "fork, then a torn ring" => fork_then_a_torn_ring(name),
         "fork in a batch" => fork_in_a_batch(name),
-        "fork in the making" => fork_in_the_making(name),
+        "fork in the making of lines" => fork_in_the_making::<1>(name, 3, false),
+        "fork in the making, and die" => fork_in_the_making::<1>(name, 3, true),
+        "fork in the making of more" => fork_in_the_making::<8>(name, 5, false),
         "send and hang" => {
             let mut pipe = Pipe::open(name).unwrap();
             pipe.send(b"one").unwrap();
@@ -270,7 +272,10 @@ fn of_a_batch_that_panics_what_was_made_for_earlier_lines_is_sent() {
         let mut a = Pipe::<[u64; WORDS]>::create_typed(&name, 64).unwrap();
         let mut b = Pipe::<[u64; WORDS]>::open_typed(&name).unwrap();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut calls = 0;
             a.send_each(60, |nth| {
+                assert_eq!(nth, calls);
+                calls += 1;
                 if nth == made {
                     std::panic::resume_unwind(Box::new(()));
                 }
@@ -591,36 +596,50 @@ fn polls_with_no_time_hear_of_death() {
     }
 }
 
-/// A child that is forked by who makes a batch sends none of it.
-fn fork_in_the_making(name: &str) {
-    let mut a = Pipe::<u64>::create_typed(name, 16).unwrap();
-    let mut b = Pipe::<u64>::open_typed(name).unwrap();
+/// A child that is forked by who makes a batch sends none of it, whether its parent
+/// goes on before it or dies.
+fn fork_in_the_making<const WORDS: usize>(name: &str, sent: usize, dies: bool)
+where
+    [u64; WORDS]: Pod,
+{
+    let mut a = Pipe::<[u64; WORDS]>::open_typed(name).unwrap();
+    // So that a line ends within the batch.
+    a.send([100; WORDS]).unwrap();
+    // SAFETY: no more than a number.
+    let parent = unsafe { libc::getpid() };
     let mut child = None;
-    let outcome = a.send_each(8, |nth| {
+    let outcome = a.send_each(9, |nth| {
         if nth != 5 || child.is_some() {
-            return nth as u64;
+            return [nth as u64; WORDS];
         }
         // SAFETY: the child goes on with its copies of the handles, and exits.
         let pid = unsafe { libc::fork() };
-        if pid != 0 {
+        child = Some(pid == 0);
+        if pid == 0 {
+            // SAFETY: no more than a number.
+            while dies && unsafe { libc::getppid() } == parent {
+                std::thread::yield_now();
+            }
+            return [77; WORDS];
+        }
+        if !dies {
             let mut status = 0;
             // SAFETY: waits for the child just made.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-            assert_eq!(status, 0, "the forked child failed");
         }
-        child = Some(pid == 0);
-        if pid == 0 { 77 } else { 5 }
+        [5; WORDS]
     });
     if child == Some(true) {
-        let none = matches!(outcome, Err(SendError::Failed(4, _)));
-        // SAFETY: ends the process without running what belongs to the parent.
-        unsafe { libc::_exit(i32::from(!none)) };
+        match outcome {
+            Err(SendError::Failed(n, _)) if n == sent => say("failed"),
+            other => say(&format!("{other:?}")),
+        }
+    } else {
+        outcome.unwrap();
+        say("sent");
     }
-    outcome.unwrap();
-    let mut got = Vec::new();
-    b.recv_many(&mut got, 16).unwrap();
-    assert_eq!(got, (0..8).collect::<Vec<_>>());
-    say("done");
+    // SAFETY: ends the process without running what belongs to the parent.
+    unsafe { libc::_exit(0) };
 }
 
 /// A child that is forked by who reads a batch in place sees no more of it, and
@@ -659,10 +678,45 @@ fn fork_in_a_batch(name: &str) {
 
 #[test]
 fn a_child_that_the_making_of_a_batch_forks_sends_none_of_it() {
-    let name = Name::new("making-fork");
-    let mut child = spawn("fork in the making", &[&name]);
-    assert_eq!(child.hear(), "done");
-    child.join();
+    fn check<const WORDS: usize>(role: &str)
+    where
+        [u64; WORDS]: Pod,
+    {
+        let name = Name::new("making");
+        let mut b = Pipe::<[u64; WORDS]>::create_typed(&name, 16).unwrap();
+        let mut child = spawn(role, &[&name]);
+        let mut said = [child.hear(), child.hear()];
+        said.sort();
+        assert_eq!(said, ["failed", "sent"]);
+        let mut got = Vec::new();
+        b.recv_many(&mut got, 16).unwrap();
+        let all = [100].into_iter().chain(0..9).map(|i| [i; WORDS]);
+        assert_eq!(got, all.collect::<Vec<_>>());
+        child.join();
+        assert!(matches!(b.recv(), Err(RecvError::PeerDied { .. })));
+    }
+    check::<1>("fork in the making of lines");
+    check::<1>("fork in the making, and die");
+    check::<8>("fork in the making of more");
+}
+
+/// Batches of messages that only just fit on the stack.
+#[test]
+fn batches_of_large_messages() {
+    const WORDS: usize = 1 << 14;
+    let name = Name::new("large");
+    let mut a = Pipe::<[u64; WORDS]>::create_typed(&name, 4).unwrap();
+    let mut b = Pipe::<[u64; WORDS]>::open_typed(&name).unwrap();
+    a.send_each(2, |nth| [nth as u64; WORDS]).unwrap();
+    a.send_many(&vec![[2; WORDS]; 2]).unwrap();
+    let mut wanted = [0, 1, 2, 2].into_iter().peekable();
+    while wanted.peek().is_some() {
+        b.recv_each(4, |message| {
+            let wanted = wanted.next().unwrap();
+            assert!(message.iter().all(|&word| word == wanted));
+        })
+        .unwrap();
+    }
 }
 
 #[test]

@@ -406,7 +406,11 @@ impl Post {
                 }
             }
         }
-        Err(Error::Busy { what: "the end of the pipe", pid: seat.pid() })
+        Err(Self::in_use(seat))
+    }
+
+    fn in_use(seat: Seat<'_>) -> Error {
+        Error::Busy { what: "the end of the pipe", pid: seat.pid() }
     }
 
     /// Stands up again, as if it had not sat down.
@@ -424,6 +428,12 @@ impl Post {
     fn renew(&mut self) -> Result<()> {
         self.identity = Self::sit(&self.attachment, self.direction.seat(self.side))?.0;
         Ok(())
+    }
+
+    /// What to say where a forked child finds that the seat is its parent's.
+    #[cold]
+    fn is_not_ours(&self) -> Error {
+        Self::in_use(self.direction.seat(self.side))
     }
 
     /// After `renew`, when the ring can't be used: so that each use renews.

@@ -243,19 +243,22 @@ impl<T: Pod> PipeSender<T> {
         Ok(())
     }
 
-    /// Sends `n` messages in order, each made where it will lie by `make`, which is told
-    /// how many there were before it; waits for room as [`PipeSender::send`] does.
+    /// Sends `n` messages in order, which `make` makes one by one: it is told how many
+    /// there were before. Waits for room as [`PipeSender::send`] does; what there is no
+    /// room for is not made yet.
     ///
-    /// The fastest way to send many: they need no memory of their own. Short messages
-    /// (up to 24 bytes) are sent together when a cache line of them is made, so `make`
-    /// must not wait for an answer to one of them. When it panics, or the process dies in
-    /// it, what it made for the lines before is sent, and nothing else.
+    /// The fastest way to send many short messages, which need no memory of their own.
+    /// Those that share a cache line (of up to 24 bytes) are sent together, as soon as the
+    /// line is full, so `make` must not wait for an answer to one of them. When it panics,
+    /// or the process dies in it, what it made for the same line is not sent; all
+    /// before is. (Messages of many kilobytes are copied from the stack, maybe twice:
+    /// [`PipeSender::reserve`] avoids that.)
     ///
     /// # Errors
     ///
-    /// `Closed` or `Failed`, with the number of messages that were sent; no more were
-    /// made. In a child that `make` forked, as for everything that it sends while its
-    /// parent lives, `Failed`: the message that it made in the child is not sent.
+    /// `Closed` or `Failed`, with the number of messages that were sent. `Failed`, too, in
+    /// a child that `make` forked: the batch is its parent's, and nothing of what was made
+    /// in the child is sent.
     ///
     /// # Panics
     ///
@@ -292,6 +295,10 @@ impl<T: Pod> PipeSender<T> {
             let announced = || readable.notify();
             let make = |nth| make(sent + nth);
             sent += self.producer.publish_each(n - sent, make, goes_on, announced);
+            if !identity.is_current() {
+                // Even if the parent is gone: how far it came, only it knows.
+                return Err(SendError::Failed(sent, self.post.is_not_ours().into()));
+            }
         }
         Ok(())
     }
@@ -945,5 +952,45 @@ impl<T: Pod> Pipe<T> {
     /// As there.
     pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
         self.receiving_or_error()?.poll(timeout)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::os::WAKES;
+
+    /// Announces that somebody sleeps, whom each line of a batch must wake.
+    fn wakes<const WORDS: usize>(lines: &[usize])
+    where
+        [u64; WORDS]: Pod,
+    {
+        let name = format!("slipring-unit-each-{WORDS}-{}", std::process::id());
+        let mut a = Pipe::<[u64; WORDS]>::create_typed(&name, 64).unwrap();
+        let sender = a.sending().unwrap();
+        let readable = sender.post.direction.readable;
+        let before = WAKES.get();
+        readable.prepare();
+        let n = lines.iter().sum();
+        let sent = sender.send_each(n, |nth| {
+            let mut begun = 0;
+            for (line, slots) in lines.iter().enumerate() {
+                if begun == nth {
+                    assert_eq!(WAKES.get() - before, line, "before message {nth}");
+                    readable.prepare();
+                }
+                begun += slots;
+            }
+            [7; WORDS]
+        });
+        sent.unwrap();
+        assert_eq!(WAKES.get() - before, lines.len());
+    }
+
+    #[test]
+    fn a_batch_wakes_with_each_line() {
+        wakes::<1>(&[4, 4, 1, 1]);
+        wakes::<3>(&[2, 2, 1]);
+        wakes::<8>(&[1, 1, 1]);
     }
 }

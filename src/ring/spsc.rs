@@ -479,7 +479,7 @@ impl<'a> Ring<'a> {
 
     /// Makes, writes and publishes the messages of a free line, unless it no longer
     /// `goes_on`.
-    #[inline(always)]
+    #[inline]
     fn fill_line<T: Copy>(
         &self,
         first: &Next<'a>,
@@ -754,7 +754,8 @@ impl<'a> Producer<'a> {
         let mut count = 0;
         while count < n {
             let next = ring.next(tail.place);
-            if let Some(line) = ring.line::<T>(&next, n - count)
+            if const { Spot::in_line_of::<T>() > 1 }
+                && let Some(line) = ring.line::<T>(&next, n - count)
                 && line.last.is_free()
             {
                 // The consumer goes on in order: those before it are free, too. (To
