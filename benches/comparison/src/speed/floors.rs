@@ -72,20 +72,21 @@ pub fn line(run: Run, pause: bool) -> Result<Trips> {
 }
 
 /// Steps of arithmetic in one go: some microseconds.
-const STEPS: u64 = 1 << 13;
+const STEPS: u64 = 1 << 12;
 
-/// Nanoseconds for a thousand steps of arithmetic that keep a core busy and need nothing
-/// but it, both cores at it: the slower one's median.
+/// Nanoseconds for a thousand steps of arithmetic that need nothing but a core, both
+/// cores at it: the slower one's mean, so that time taken away from it counts.
 pub fn arithmetic(run: Run) -> Result<f64> {
     let side = move |board: &Board| {
         board.meet(2);
         let mut watch = Stopwatch::start(run)?;
-        let mut chains = [1_u64, 2, 3, 4];
+        let mut chains = [1_u64, 2, 3, 4, 5, 6, 7, 8];
         loop {
             let from = Instant::now();
             for _ in 0..STEPS {
-                // Four that wait for themselves alone: what is left is the core's width.
-                chains = chains.map(|x| (x ^ x >> 7).wrapping_mul(5));
+                // So many that do not wait for each other: what is left is the core's
+                // width, of which who shares the core takes a part.
+                chains = chains.map(|x| scalar(x ^ x << 13) >> 7 ^ x);
             }
             chains = std::hint::black_box(chains);
             if watch.note(from, Instant::now()).is_break() {
@@ -95,8 +96,19 @@ pub fn arithmetic(run: Run) -> Result<f64> {
     };
     let sides = [0, 1].map(|n| Side { cpu: run.cpu(n, 1, 1), work: Box::new(side) as Work });
     let saw = roles::run(Place::Processes, Vec::from(sides), run.patience())?;
-    let p50s = saw.iter().map(|saw| if let Saw::Trips(trips) = saw { trips.p50 } else { 0 });
-    Ok(p50s.max().unwrap_or(0) as f64 * 1e3 / STEPS as f64)
+    let means = saw.iter().map(|saw| if let Saw::Trips(trips) = saw { trips.mean } else { 0.0 });
+    Ok(means.fold(0.0, f64::max) * 1e3 / STEPS as f64)
+}
+
+/// The number, of which the compiler knows nothing now, so that it is not computed
+/// together with its neighbours.
+#[inline(always)]
+fn scalar(mut x: u64) -> u64 {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
 }
 
 /// A futex woken on the other core, and one back, nobody spinning. With

@@ -43,10 +43,10 @@ impl Ground {
         [self.line, self.arithmetic, self.copy]
     }
 
-    /// Whether a floor is not there what it is here.
-    pub fn moved(self, there: Ground) -> bool {
-        let off = |(a, b): (f64, f64)| (a - b).abs() > MOVED * a.min(b);
-        self.floors().into_iter().zip(there.floors()).any(off)
+    /// Whether a floor is not what it is there.
+    pub fn moved(self, from: Ground) -> bool {
+        let off = |(now, then): (f64, f64)| (now - then).abs() > MOVED * then;
+        self.floors().into_iter().zip(from.floors()).any(off)
     }
 
     fn of(floor: impl Fn(fn(&Ground) -> f64) -> f64) -> Ground {
@@ -63,7 +63,8 @@ pub struct Watch<'a> {
     run: Run<'a>,
     most: Option<u64>,
     now: Ground,
-    best: Ground,
+    /// All looks at which the line was as asked for.
+    seen: Vec<Ground>,
 }
 
 impl Watch<'_> {
@@ -71,24 +72,35 @@ impl Watch<'_> {
     pub fn new(options: &Options, cell: Duration) -> Result<Watch<'_>> {
         let length = (cell / 30).clamp(Duration::from_millis(4), Duration::from_millis(40));
         let run = Run { name: "ground", length, cpus: &options.pin };
-        let now = Ground::look(run)?;
-        Ok(Watch { run, most: options.floor, now, best: now })
+        let mut watch =
+            Watch { run, most: options.floor, now: Ground::default(), seen: Vec::new() };
+        watch.look()?;
+        Ok(watch)
     }
 
     /// Looks.
     pub fn look(&mut self) -> Result<Ground> {
-        self.now = Ground::look(self.run)?;
-        self.best = Ground::of(|floor| floor(&self.best).min(floor(&self.now)));
+        let look = || Ground::look(self.run);
+        // A short look fails when a processor is away all the time.
+        self.now = look().or_else(|_| look()).or_else(|_| look())?;
+        if self.is_near() {
+            self.seen.push(self.now);
+        }
         Ok(self.now)
     }
 
-    /// Whether the floors were, at the last look, what was asked for.
+    fn is_near(&self) -> bool {
+        self.most.is_none_or(|most| self.now.line <= most as f64)
+    }
+
+    /// Whether the line was, at the last look, as asked for, and the other floors as in
+    /// the better quarter of such looks, but for a fifth. (As these go on while it is waited
+    /// for, it is known in the end what can be had.)
     pub fn is_settled(&self) -> bool {
-        let near =
-            |floor: fn(&Ground) -> f64| floor(&self.now) <= floor(&self.best) * (1.0 + MOVED);
-        self.most.is_none_or(|most| {
-            self.now.line <= most as f64 && near(|now| now.arithmetic) && near(|now| now.copy)
-        })
+        let quarter = quantile(&self.seen, 0.25);
+        let good = |floor: fn(&Ground) -> f64| floor(&self.now) <= floor(&quarter) * (1.0 + MOVED);
+        self.most.is_none()
+            || self.is_near() && good(|ground| ground.arithmetic) && good(|ground| ground.copy)
     }
 
     /// The floors as soon as they are as asked for, or what they are when [`PATIENCE`]
@@ -103,14 +115,19 @@ impl Watch<'_> {
     }
 }
 
+/// Of each floor the value below which this part of all lie.
+fn quantile(all: &[Ground], part: f64) -> Ground {
+    Ground::of(|floor| {
+        let mut all: Vec<f64> = all.iter().map(floor).collect();
+        all.sort_by(f64::total_cmp);
+        all.get((all.len() as f64 * part) as usize).copied().unwrap_or_default()
+    })
+}
+
 /// Marks the cells beside floors that are not the run's; those.
 pub fn judge(cells: &mut [Cell]) -> Ground {
     let all: Vec<Ground> = cells.iter().flat_map(|cell| cell.floor).collect();
-    let median = Ground::of(|floor| {
-        let mut all: Vec<f64> = all.iter().map(floor).collect();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or_default()
-    });
+    let median = quantile(&all, 0.5);
     for cell in cells {
         cell.dropped = cell.floor.into_iter().any(|floor| floor.moved(median));
     }

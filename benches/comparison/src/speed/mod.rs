@@ -234,7 +234,7 @@ pub fn run(options: &Options) -> Result<()> {
                     dropped: false,
                 };
                 say(&report::line(&cell));
-                let moved = before.moved(after) || !ground.is_settled();
+                let moved = after.moved(before) || !ground.is_settled();
                 if !moved || attempt == options.retries {
                     cells.push(cell);
                     break;
