@@ -26,8 +26,8 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
     }
 }
 
-/// Bytes up to which [`own_lines`] was worth it on every processor it was measured on:
-/// 4 KiB, and what lies before them in a slot.
+/// Bytes up to which [`own_lines`] was worth it, by and large, on every processor that it
+/// was measured on: 4 KiB, and what lies before them in a slot.
 const FAVOUR: usize = 4096 + 64;
 
 /// Whether it is worth it beyond that: on AMD's processors and their kin, two to three

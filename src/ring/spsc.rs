@@ -34,7 +34,7 @@
 //! the consumer had only read stays with both, and the producer's next store
 //! must take it away first; a line that the consumer has written comes over
 //! whole. So the pipes write to the further lines of a message, too, that they
-//! have copied out.
+//! have copied out (`own_lines` in `memory.rs` says up to which length).
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
