@@ -842,7 +842,8 @@ impl BytesMessage<'_> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked at costs more so.
+    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked
+    /// at costs more so.
     #[inline]
     pub fn release_read(self) {
         // In a forked child it is the parent's.

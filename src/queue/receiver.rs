@@ -401,8 +401,8 @@ impl<T: ?Sized> Message<'_, T> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked at costs more so. (To drop the
-    /// guard releases it, too.)
+    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked
+    /// at costs more so. (To drop the guard releases it, too.)
     #[inline]
     pub fn release_read(self) {
         // After a fork the message is the parent's.

@@ -487,7 +487,8 @@ impl<'a> Ring<'a> {
         mut make: impl FnMut(usize) -> T,
         goes_on: &impl Fn() -> bool,
     ) -> bool {
-        // All of them first: to ask after each one would cost a quarter of the speed.
+        // All of them first, so as to ask once a line. (On the receiver's side to ask for
+        // each one costs a tenth, on AMD; here, on Intel, nothing that can be told from noise.)
         let mut made = [const { MaybeUninit::uninit() }; MOST_IN_LINE];
         let made = &mut made[..line.slots];
         for (nth, made) in made.iter_mut().enumerate() {
