@@ -14,6 +14,9 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+/// Whether the atomics are loom's: objects to be told of, whose bytes nothing else may use.
+pub(crate) const MODELLED: bool = cfg!(loom);
+
 /// Where tests end or stop a process; nothing in ordinary builds.
 #[cfg(not(all(test, loom)))]
 pub(crate) use crate::os::points::point;

@@ -732,7 +732,7 @@ fn a_child_that_a_batch_forks_releases_none_of_it() {
 fn fork_then_a_torn_ring(name: &str) {
     const START: u64 = 0x1234_5678_9abc;
     let segment = Segment::builder(name)
-        .pipe("bytes", PipeOptions::new(64).start(START))
+        .pipe("bytes", PipeOptions::new(120).start(START))
         .typed_pipe::<u64>("typed", PipeOptions::new(4).start(START))
         .create()
         .unwrap();
@@ -763,7 +763,8 @@ fn fork_then_a_torn_ring(name: &str) {
         unsafe { libc::_exit(i32::from(tried.is_err())) };
     }
     drop((a, typed));
-    // The tail and the head after a message of two cells, and the word of a slot
+    // The tail and the head after a message of two cells (of sixteen, one being kept, so
+    // that positions are counts), and the word of a slot
     // that is free for its second lap: nothing else in the file is that.
     let path = format!("/dev/shm/{name}");
     let bytes = std::fs::read(&path).unwrap();

@@ -4,8 +4,16 @@
 //! ┌──────┬──────┬───────────────────────────────────────────────┐
 //! │ tail │ head │ cells of 8 bytes                              │
 //! └──────┴──────┴───────────────────────────────────────────────┘
-//! record:  len: u32 | kind: u32 | payload, padded to whole cells
+//! record:  header: kind << 32 | len | payload, padded to whole cells
 //! ```
+//!
+//! *A record's header is its publication*: the cell behind the last record is zero, which
+//! no header is, until the next one is published there by one store. So the cache line
+//! that brings the news brings the message, or its beginning, too. (The agrona library's
+//! ring buffers do so, from which Aeron is made.) Whatever lay in a cell before, a piece
+//! of an older payload maybe, a consumer never takes for a header: the producer makes the
+//! cell behind a record zero before it publishes the record, and to be able to, keeps one
+//! cell more than the ring is said to hold.
 //!
 //! A record is contiguous. One that would cross the end of the ring starts at
 //! its beginning instead, behind a WRAP record that fills the rest. Hence
@@ -13,11 +21,15 @@
 //! stand, about half of the ring. Longer messages go in pieces, whose kinds are
 //! defined here and whose assembly is the business of the layer above.
 //!
-//! `tail` counts cells ever published, `head` cells ever released. *Invariant*:
+//! `head` counts cells ever released. `tail` counts cells ever published, or lags by what
+//! was published last: the consumer has no need of it, it tells a successor of the
+//! producer where to look for the first cell that is zero, and onlookers how much there
+//! is. *Invariant*, of the true tail:
 //!
 //! ```text
 //! head <= tail <= head + capacity
-//! head..tail holds whole records, no WRAP is the last of them, none is at index 0
+//! head..tail holds whole records, each with its header, and the cell at tail is zero
+//! no WRAP is the last of them, none is at index 0
 //! ```
 //!
 //! Positions are pairs of lap and index (see `position.rs`) that count
@@ -27,28 +39,30 @@
 //! bytes would jump at 2⁶⁴ in all other rings than those of a power of two.
 //!
 //! Both sides work on private copies and can batch: `commit` finishes a record,
-//! `publish` shows all the finished ones with one store; `advance` steps over a
+//! `publish` shows all the finished ones with one store, of the first one's header, the
+//! others being in their places by then; `advance` steps over a
 //! record, `release` gives all the passed ones back with one store. The other
 //! side's line is read only when what is known of it does not suffice.
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `publish`: `tail` | `published`: `tail` | records to the consumer |
-//! | F    | `release`: `head` | `refresh` of the producer: `head` | that the bytes have been read |
+//! | P    | `Producer::publish`: header | `Ring::header_at`: header | records, and the zero behind them |
+//! | F    | `Consumer::release`: `head` | `Producer::refresh`: `head` | that the bytes have been read |
 //!
 //! What the survivors see when an end dies:
 //!
 //! | it died | shared memory says | survivors |
 //! |---------|--------------------|-----------|
-//! | producer, before publish | `tail` as before | nothing: the successor writes over it |
-//! | producer, after publish | `tail` moved | every record of the batch |
+//! | producer, before publish | zero at the tail | nothing: the successor writes over it |
+//! | producer, after publish | a header there | every record of the batch |
+//! | producer, before it noted the new `tail` | the same | the successor finds the zero by walking |
 //! | consumer, before release | `head` as before | the successor gets the records again |
 //! | consumer, after release | `head` moved | nothing |
 //!
 //! The consumer distrusts every byte: each header is read once, and its copy is
-//! checked against what is published and against the end of the ring before
+//! checked against what the ring may hold and against the end of the ring before
 //! anything follows from it. There is no loop: a record is found at once or
-//! behind one WRAP, and each takes at least one of the published cells.
+//! behind one WRAP, and each takes at least one of the cells that the ring has.
 //!
 //! ```
 //! use slipring::{Heap, ring::bytes::{Geometry, Kind, Ring}};
@@ -78,7 +92,7 @@
 use crate::error::Error;
 use crate::memory::{LINE, Region, own_lines, round_up};
 use crate::position::{Laps, Position};
-use crate::sync::{AtomicU64, Ordering, Witness, point};
+use crate::sync::{AtomicU64, MODELLED, Ordering, Witness, point};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -126,21 +140,37 @@ impl Kind {
 /// The lines before the cells.
 #[repr(C)]
 struct Header {
-    /// First cell not published. Written by the producer alone.
+    /// First cell not published, or what it was before the last publication. Written by
+    /// the producer alone.
     tail: CachePadded<AtomicU64>,
     /// First cell not released. Written by the consumer alone.
     head: CachePadded<AtomicU64>,
 }
 
-/// The first cell of a record.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct RecordHeader {
-    len: u32,
-    kind: u32,
+/// The first cell of a record, as it lies there: zero where none is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RecordHeader(u64);
+
+impl RecordHeader {
+    #[inline(always)]
+    const fn new(kind: u32, len: usize) -> RecordHeader {
+        debug_assert!(kind != 0 && len <= u32::MAX as usize);
+        RecordHeader((kind as u64) << 32 | len as u64)
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    const fn len(self) -> usize {
+        self.0 as u32 as usize
+    }
 }
 
 const _: () = assert!(size_of::<RecordHeader>() == CELL && align_of::<Header>() <= LINE);
+const _: () = assert!(MODELLED || size_of::<AtomicU64>() == CELL);
 
 /// Cells of a record with this payload.
 #[inline(always)]
@@ -151,8 +181,12 @@ const fn cells(len: usize) -> usize {
 /// Where everything lies: a function of the capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    /// Of all cells: one more than the ring holds.
     laps: Laps,
     witnesses: usize,
+    /// Of the headers, were each cell one: the cells, but for models, whose atomics share
+    /// bytes with nothing.
+    headers: usize,
     data: usize,
     len: usize,
 }
@@ -170,20 +204,20 @@ impl Geometry {
             return Err("capacity must be from 64 bytes to 8 less than 4 GiB");
         }
         let too_large = "the ring's size overflows";
-        let cells = capacity.div_ceil(CELL);
+        let cells = capacity.div_ceil(CELL) + 1;
         let laps = Laps::new(cells).ok_or(too_large)?;
+        let array = |size: usize, at: usize| {
+            cells.checked_mul(size).and_then(|len| len.checked_add(at)).ok_or(too_large)
+        };
         let witnesses = size_of::<Header>();
-        let data = cells
-            .checked_mul(size_of::<Witness>())
-            .and_then(|len| len.checked_add(witnesses))
-            .and_then(|end| round_up(end, LINE))
-            .ok_or(too_large)?;
-        let len = (cells * CELL)
-            .checked_add(data)
-            .and_then(|len| round_up(len, LINE))
+        let headers = array(size_of::<Witness>(), witnesses)?;
+        let headers = round_up(headers, LINE).ok_or(too_large)?;
+        let data = if MODELLED { array(size_of::<AtomicU64>(), headers)? } else { headers };
+        let data = round_up(data, LINE).ok_or(too_large)?;
+        let len = round_up(array(CELL, data)?, LINE)
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, witnesses, data, len })
+        Ok(Geometry { laps, witnesses, headers, data, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -198,7 +232,13 @@ impl Geometry {
 
     /// Bytes for records and their headers.
     pub fn capacity(&self) -> usize {
-        self.laps.capacity() * CELL
+        self.most() * CELL
+    }
+
+    /// Cells that can be published and not released.
+    #[inline(always)]
+    const fn most(&self) -> usize {
+        self.laps.capacity() - 1
     }
 
     /// Longest payload of one record: it always fits once the ring is empty.
@@ -207,11 +247,11 @@ impl Geometry {
     }
 
     /// With the positions at index `i`, a record of `r` cells needs
-    /// `r <= capacity - i`, or, behind a WRAP of `capacity - i`, `r <= i`. Half
-    /// of the capacity, rounded up, satisfies one of the two for each `i`.
+    /// `r <= cells - i`, or, behind a WRAP of `cells - i`, `r <= i - 1`, one cell being
+    /// kept. Half of what the ring holds, rounded up, satisfies one of the two for each `i`.
     #[inline(always)]
     const fn max_cells(&self) -> usize {
-        self.laps.capacity().div_ceil(2)
+        self.most().div_ceil(2)
     }
 
     /// Cells from `at` to the end of the ring.
@@ -234,27 +274,27 @@ enum Parsed {
     Record { kind: Kind, len: usize, cells: usize },
 }
 
-/// The parser: judges a header that was found with `ready >= 1` published cells
-/// and `to_end >= 1` cells before the end of the ring.
+/// The parser: judges a header where `room` cells may hold records, and with
+/// `to_end >= 1` cells before the end of the ring.
 ///
-/// A WRAP at index 0 always has nothing behind it: `ready <= capacity`.
+/// A WRAP at index 0 always has nothing behind it: `room < cells`.
 #[inline(always)]
-const fn parse(header: RecordHeader, ready: usize, to_end: usize) -> Result<Parsed, &'static str> {
-    let len = header.len as usize;
-    match Kind::from_raw(header.kind) {
+const fn parse(header: RecordHeader, room: usize, to_end: usize) -> Result<Parsed, &'static str> {
+    let len = header.len();
+    match Kind::from_raw(header.kind()) {
         Some(kind) => {
             let cells = cells(len);
-            if cells > ready {
-                Err("record longer than what is published")
+            if cells > room {
+                Err("record longer than the ring")
             } else if cells > to_end {
                 Err("record across the end of the ring")
             } else {
                 Ok(Parsed::Record { kind, len, cells })
             }
         }
-        None if header.kind != WRAP => Err("kind of the record"),
+        None if header.kind() != WRAP => Err("kind of the record"),
         None if len != (to_end - 1) * CELL => Err("length of the wrap record"),
-        None if ready <= to_end => Err("wrap record with nothing behind it"),
+        None if room <= to_end => Err("wrap record with nothing behind it"),
         None => Ok(Parsed::Wrap),
     }
 }
@@ -310,11 +350,15 @@ impl<'a> Ring<'a> {
         };
         // SAFETY: the header fits (checked above) and is aligned to LINE.
         unsafe { region.at::<Header>(0).write(header) };
-        if size_of::<Witness>() > 0 {
-            for cell in 0..geometry.laps.capacity() {
-                let offset = geometry.witnesses + cell * size_of::<Witness>();
-                // SAFETY: the geometry has room for a witness per cell.
-                unsafe { region.at::<Witness>(offset).write(Witness::default()) };
+        let first = geometry.laps.index(first);
+        // Elsewhere a producer writes before a consumer looks. Models want all of them.
+        let told = if MODELLED { 0..geometry.laps.capacity() } else { first..first + 1 };
+        for cell in told {
+            let (witness, header) = (size_of::<Witness>(), size_of::<AtomicU64>());
+            // SAFETY: the geometry has room for a witness and a header per cell.
+            unsafe {
+                region.at::<Witness>(geometry.witnesses + cell * witness).write(Witness::default());
+                region.at::<AtomicU64>(geometry.headers + cell * header).write(AtomicU64::new(0));
             }
         }
         // SAFETY: just initialised with this geometry.
@@ -348,47 +392,81 @@ impl<'a> Ring<'a> {
     /// # Errors
     ///
     /// `Corrupt` when `tail` and `head` are no positions of this ring, or too
-    /// far apart.
+    /// far apart, or what lies at the tail is what no correct producer writes.
     ///
     /// # Safety
     ///
     /// One producer at a time: whatever an earlier one did must happen before
     /// this call (the hand-over of its lease, or its thread, orders that).
     pub unsafe fn producer(&self) -> Result<Producer<'a>, Error> {
-        // Relaxed: what an earlier producer stored happened before.
-        let tail = self.checked(self.header().tail.load(Ordering::Relaxed), bad_tail)?;
-        let mut producer =
-            Producer { ring: *self, tail, published: tail, free: 0, reserved: Reserved::NONE };
+        let tail = self.end()?;
+        let mut producer = Producer {
+            ring: *self,
+            tail,
+            published: tail,
+            first: None,
+            free: 0,
+            reserved: Reserved::NONE,
+        };
         producer.refresh()?;
         Ok(producer)
+    }
+
+    /// `tail` and `head`, and the cells between them: less than none when what was
+    /// published last has been released, and its producer died before it noted that.
+    fn positions(&self) -> Result<(Position, Position, i64), Error> {
+        // Relaxed, both: what an earlier end stored happened before its successor looks, and
+        // what the other end releases or publishes is looked at again before it is used.
+        let tail = self.checked(self.header().tail.load(Ordering::Relaxed), bad_tail)?;
+        let head = self.checked(self.header().head.load(Ordering::Relaxed), bad_head)?;
+        let used = self.geometry.laps.slots_between(tail, head);
+        let legal = used.unsigned_abs() <= self.geometry.most() as u64;
+        if legal { Ok((tail, head, used)) } else { Err(bad_tail()) }
+    }
+
+    /// The true tail, for who takes the sending end over: at `tail`, or behind what the
+    /// earlier producer published before it could note that.
+    fn end(&self) -> Result<Position, Error> {
+        let (mut at, _, mut used) = self.positions()?;
+        // Each step takes a cell or more of those that `parse` leaves.
+        while let Some(header) = self.header_at(at) {
+            let to_end = self.geometry.until_end(at);
+            let room = (self.geometry.most() as i64 - used) as usize;
+            let step = match parse(header, room, to_end) {
+                Ok(Parsed::Wrap) => to_end,
+                Ok(Parsed::Record { cells, .. }) => cells,
+                Err(what) => return Err(bad_record(what, self.geometry.laps.index(at))),
+            };
+            at = self.geometry.laps.forward(at, step);
+            used += step as i64;
+        }
+        if used < 0 { Err(bad_head()) } else { Ok(at) }
     }
 
     /// The receiving end, at the first record not released.
     ///
     /// # Errors
     ///
-    /// As [`Ring::producer`].
+    /// `Corrupt` when `tail` and `head` are no positions of this ring, or too far apart.
     ///
     /// # Safety
     ///
     /// One consumer at a time: whatever an earlier one did must happen before
     /// this call.
     pub unsafe fn consumer(&self) -> Result<Consumer<'a>, Error> {
-        // Relaxed: what an earlier consumer stored happened before.
-        let head = self.checked(self.header().head.load(Ordering::Relaxed), bad_head)?;
-        let mut consumer = Consumer { ring: *self, head, passed: 0, ready: 0, peeked: 0 };
-        consumer.refresh()?;
-        Ok(consumer)
+        let (_, head, _) = self.positions()?;
+        Ok(Consumer { ring: *self, head, passed: 0, peeked: 0 })
     }
 
     /// Bytes published and not released, with headers and padding: a moment's
-    /// truth, for onlookers.
+    /// truth, for onlookers, and short of what was published last for as long as the
+    /// producer has not noted that.
     pub fn len(&self) -> usize {
         let laps = self.geometry.laps;
         let head = self.header().head.load(Ordering::Relaxed);
         let tail = self.header().tail.load(Ordering::Relaxed);
         let used = laps.slots_between(Position(tail), Position(head));
-        used.clamp(0, laps.capacity() as i64) as usize * CELL
+        used.clamp(0, self.geometry.most() as i64) as usize * CELL
     }
 
     /// Whether no record is published that is not released.
@@ -430,22 +508,32 @@ impl<'a> Ring<'a> {
         }
     }
 
+    /// The word of a header.
     #[inline(always)]
-    fn read_header(&self, index: usize) -> RecordHeader {
-        self.witness(index, 1, Witness::read);
-        // SAFETY: a cell is as large as a header and aligned for it; any bytes
-        // are one. Volatile: read once, whatever a hostile peer does meanwhile,
-        // so that what is used is what was checked.
-        unsafe { self.cell(index).cast::<RecordHeader>().read_volatile() }
+    fn word(&self, at: Position) -> &'a AtomicU64 {
+        let index = self.geometry.laps.index(at);
+        debug_assert!(index < self.geometry.laps.capacity());
+        // SAFETY: as in `cell`; a cell is as large as the word and aligned for it, and any
+        // bytes are one. (In models it is beside the cells, placed there by `init`.) Both
+        // ends write to a cell's bytes in another way only while no other looks at it:
+        // the producer those that are free and no header's, the consumer those of a
+        // record before it is released.
+        unsafe {
+            let offset = self.geometry.headers + index * size_of::<AtomicU64>();
+            self.base.add(offset).cast().as_ref()
+        }
     }
 
+    /// The header at this position, or `None` when no record is published there. Read
+    /// once, whatever a hostile peer does meanwhile, so that what is used is what was
+    /// checked.
     #[inline(always)]
-    fn write_header(&self, index: usize, kind: u32, len: usize) {
-        self.witness(index, 1, Witness::write);
-        debug_assert!(len <= u32::MAX as usize);
-        // SAFETY: a cell, as in `read_header`, that only the producer touches
-        // until it is published.
-        unsafe { self.cell(index).cast().write(RecordHeader { len: len as u32, kind }) }
+    fn header_at(&self, at: Position) -> Option<RecordHeader> {
+        // Edge P: Acquire pairs with the Release in `Producer::publish`.
+        match self.word(at).load(Ordering::Acquire) {
+            0 => None,
+            header => Some(RecordHeader(header)),
+        }
     }
 
     /// Where the payload of a record at `index` starts. For an empty one this
@@ -508,6 +596,8 @@ pub struct Producer<'a> {
     tail: Position,
     /// End of what is published. The truth: the shared word is its copy.
     published: Position,
+    /// The header that will be published there.
+    first: Option<RecordHeader>,
     /// Cells from `tail` on that are known to be released. May lag the truth;
     /// never leads it.
     free: usize,
@@ -602,33 +692,49 @@ impl<'a> Producer<'a> {
         let Reserved { skip, cells: most, len } = self.reserved;
         assert!(most > 0 && m <= len, "commit of more than was reserved");
         self.reserved = Reserved::NONE;
-        let laps = self.ring.geometry.laps;
         if skip > 0 {
-            self.ring.write_header(laps.index(self.tail), WRAP, (skip - 1) * CELL);
-            point("bytes.wrap");
-            self.tail = laps.forward(self.tail, skip);
+            self.append(RecordHeader::new(WRAP, (skip - 1) * CELL), skip);
         }
-        self.ring.write_header(laps.index(self.tail), kind as u32, m);
-        point("bytes.header");
-        self.tail = laps.forward(self.tail, cells(m));
-        self.free -= skip + cells(m);
+        self.append(RecordHeader::new(kind as u32, m), cells(m));
+    }
+
+    /// Puts a header at the tail: the first one since the last publication is kept back,
+    /// since it publishes them all.
+    #[inline(always)]
+    fn append(&mut self, header: RecordHeader, cells: usize) {
+        if self.first.is_none() {
+            self.first = Some(header);
+        } else {
+            // Relaxed: the Release in `publish` makes it visible.
+            self.ring.word(self.tail).store(header.0, Ordering::Relaxed);
+            point("bytes.header");
+        }
+        self.tail = self.ring.geometry.laps.forward(self.tail, cells);
+        self.free -= cells;
     }
 
     /// Shows everything committed to the consumer, at once. Wake it afterwards.
     #[inline(always)]
     pub fn publish(&mut self) {
-        if self.published != self.tail {
-            self.published = self.tail;
-            // Edge P: Release pairs with the Acquire in `Consumer::published`.
-            self.ring.header().tail.store(self.tail.0, Ordering::Release);
-            point("bytes.published");
-        }
+        let Some(first) = self.first.take() else { return };
+        // Free, for one cell is always kept.
+        self.ring.witness(self.ring.geometry.laps.index(self.tail), 1, Witness::write);
+        // Relaxed: the Release that follows makes it visible.
+        self.ring.word(self.tail).store(0, Ordering::Relaxed);
+        point("bytes.ended");
+        // Edge P: Release pairs with the Acquire in `Ring::header_at`.
+        self.ring.word(self.published).store(first.0, Ordering::Release);
+        point("bytes.published");
+        self.published = self.tail;
+        // Relaxed: who takes over was told so otherwise, and onlookers decide nothing.
+        self.ring.header().tail.store(self.tail.0, Ordering::Relaxed);
+        point("bytes.noted");
     }
 
     /// Whether something is committed and not published.
     #[inline(always)]
     pub fn is_dirty(&self) -> bool {
-        self.published != self.tail
+        self.first.is_some()
     }
 
     /// Whether [`Producer::reserve`] of `n` bytes would find space (or an
@@ -650,7 +756,7 @@ impl<'a> Producer<'a> {
     fn free_from(&self, head: u64) -> Option<usize> {
         let laps = self.ring.geometry.laps;
         let used = laps.slots_between(self.tail, laps.checked(head)?);
-        laps.capacity().checked_sub(usize::try_from(used).ok()?)
+        self.ring.geometry.most().checked_sub(usize::try_from(used).ok()?)
     }
 
     /// Looks at the consumer's line: how much is free now?
@@ -711,9 +817,6 @@ pub struct Consumer<'a> {
     head: Position,
     /// Cells before `head` that were stepped over and not released.
     passed: usize,
-    /// Cells from `head` on that are known to be published. May lag the truth;
-    /// never leads it.
-    ready: usize,
     /// Cells of the record that was looked at; 0 for none.
     peeked: usize,
 }
@@ -732,28 +835,26 @@ impl<'a> Consumer<'a> {
     ///
     /// # Errors
     ///
-    /// `Corrupt` when `tail` or the record is what no correct producer writes.
+    /// `Corrupt` when the record is what no correct producer writes.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Record>, Error> {
         self.peeked = 0;
-        if self.ready == 0 {
-            self.refresh()?;
-            if self.ready == 0 {
-                return Ok(None);
+        let mut found = self.ring.header_at(self.head);
+        if let Some(header) = found
+            && let Parsed::Wrap = self.parse(header)?
+        {
+            // To index 0, where no second WRAP is legal, and where something was
+            // published with this one.
+            let skip = self.ring.geometry.until_end(self.head);
+            found = self.ring.header_at(self.ring.geometry.laps.forward(self.head, skip));
+            if found.is_none() {
+                return Err(bad_record("wrap record with nothing behind it", 0));
             }
+            self.step(skip);
         }
-        let parsed = match self.parse()? {
-            Parsed::Wrap => {
-                // To index 0, where no second WRAP is legal, and where
-                // something is published, as `parse` has seen.
-                let skip = self.ring.geometry.until_end(self.head);
-                self.step(skip);
-                self.parse()?
-            }
-            record => record,
-        };
+        let Some(header) = found else { return Ok(None) };
         let index = self.ring.geometry.laps.index(self.head);
-        let Parsed::Record { kind, len, cells } = parsed else {
+        let Parsed::Record { kind, len, cells } = self.parse(header)? else {
             return Err(bad_record("second wrap record", index));
         };
         self.ring.witness(index, cells, Witness::read);
@@ -766,17 +867,11 @@ impl<'a> Consumer<'a> {
     #[inline(always)]
     pub(crate) fn at_hand(&mut self) -> Option<Record> {
         self.peeked = 0;
-        if self.ready == 0 {
-            self.ready = self.published()?;
-            if self.ready == 0 {
-                return None;
-            }
-        }
+        let header = self.ring.header_at(self.head)?;
         let geometry = &self.ring.geometry;
-        let index = geometry.laps.index(self.head);
-        let header = self.ring.read_header(index);
-        match parse(header, self.ready, geometry.until_end(self.head)) {
+        match parse(header, geometry.most() - self.passed, geometry.until_end(self.head)) {
             Ok(Parsed::Record { kind: Kind::Whole, len, cells }) => {
+                let index = geometry.laps.index(self.head);
                 self.ring.witness(index, cells, Witness::read);
                 self.peeked = cells;
                 Some(Record { kind: Kind::Whole, ptr: self.ring.payload(index), len })
@@ -785,14 +880,12 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Judges the header at `head`, of which a cell is published.
+    /// Judges the header at `head`.
     #[inline(always)]
-    fn parse(&self) -> Result<Parsed, Error> {
+    fn parse(&self, header: RecordHeader) -> Result<Parsed, Error> {
         let geometry = &self.ring.geometry;
-        let index = geometry.laps.index(self.head);
-        let header = self.ring.read_header(index);
-        parse(header, self.ready, geometry.until_end(self.head))
-            .map_err(|what| bad_record(what, index))
+        parse(header, geometry.most() - self.passed, geometry.until_end(self.head))
+            .map_err(|what| bad_record(what, geometry.laps.index(self.head)))
     }
 
     /// Steps over the record that the last [`Consumer::peek`] gave. It stays,
@@ -811,7 +904,6 @@ impl<'a> Consumer<'a> {
     #[inline(always)]
     fn step(&mut self, cells: usize) {
         self.head = self.ring.geometry.laps.forward(self.head, cells);
-        self.ready -= cells;
         self.passed += cells;
     }
 
@@ -847,25 +939,8 @@ impl<'a> Consumer<'a> {
     /// for loops that wait.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.ready > 0 || self.ring.header().tail.load(Ordering::Relaxed) != self.head.0
-    }
-
-    /// Looks at the producer's line: how much is published now?
-    fn refresh(&mut self) -> Result<(), Error> {
-        self.ready = self.published().ok_or_else(bad_tail)?;
-        Ok(())
-    }
-
-    /// Cells from `head` on that are published; `None` when `tail` is where no
-    /// producer puts it: behind the head, or more than a turn ahead of what was
-    /// released.
-    #[inline(always)]
-    fn published(&self) -> Option<usize> {
-        let laps = self.ring.geometry.laps;
-        // Edge P: Acquire pairs with the Release in `Producer::publish`.
-        let tail = laps.checked(self.ring.header().tail.load(Ordering::Acquire))?;
-        let ready = usize::try_from(laps.slots_between(tail, self.head)).ok()?;
-        if ready <= laps.capacity() - self.passed { Some(ready) } else { None }
+        // Relaxed: whoever goes on looks again.
+        self.ring.word(self.head).load(Ordering::Relaxed) != 0
     }
 }
 

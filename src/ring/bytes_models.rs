@@ -6,7 +6,7 @@ use crate::sync::die_at;
 use loom::thread;
 use std::sync::Arc;
 
-// Eight cells: a record takes up to four.
+// Nine cells, of which one is kept: a record takes up to four.
 const CAPACITY: usize = 64;
 
 fn geometry() -> Geometry {
@@ -87,6 +87,29 @@ fn consumer_never_reads_unpublished_bytes() {
 }
 
 #[test]
+fn a_header_of_the_lap_before_is_no_news() {
+    loom::model(|| {
+        let heap = ring(0);
+        let (mut tx, mut rx) = (producer(&heap), consumer(&heap));
+        for n in 1..=3 {
+            send(&mut tx, 16, n);
+            assert_eq!(receive(&mut rx), (16, n));
+        }
+        drop(tx);
+        // Three cells each, and nine in all: headers come to lie upon headers.
+        let other = heap.clone();
+        let t = thread::spawn(move || {
+            let mut tx = producer(&other);
+            send(&mut tx, 16, 4);
+            send(&mut tx, 16, 5);
+        });
+        assert_eq!((receive(&mut rx), receive(&mut rx)), ((16, 4), (16, 5)));
+        assert!(!rx.is_ready() && rx.peek().unwrap().is_none());
+        t.join().unwrap();
+    });
+}
+
+#[test]
 fn producer_never_overwrites_unreleased_bytes() {
     loom::model(|| {
         let heap = ring(0);
@@ -106,11 +129,12 @@ fn producer_never_overwrites_unreleased_bytes() {
 #[test]
 fn a_batch_is_shown_at_once_and_freed_at_once() {
     loom::model(|| {
-        let heap = ring(4);
+        let heap = ring(5);
         let other = heap.clone();
         let t = thread::spawn(move || {
             let mut tx = producer(&other);
             commit(&mut tx, 16, 1);
+            // Behind a WRAP.
             commit(&mut tx, 8, 2);
             tx.publish();
             send(&mut tx, 24, 3);
@@ -130,7 +154,7 @@ fn a_batch_is_shown_at_once_and_freed_at_once() {
 #[test]
 fn what_a_dead_producer_did_not_publish_never_was() {
     loom::model(|| {
-        let heap = ring(3);
+        let heap = ring(4);
         let other = heap.clone();
         let t = thread::spawn(move || {
             let mut tx = producer(&other);
@@ -151,10 +175,11 @@ fn what_a_dead_producer_did_not_publish_never_was() {
 
 #[test]
 fn a_producer_killed_at_any_step_leaves_whole_records() {
-    let steps = [("bytes.wrap", 2), ("bytes.header", 2), ("bytes.published", 3)];
+    let steps =
+        [("bytes.header", 2), ("bytes.ended", 2), ("bytes.published", 3), ("bytes.noted", 3)];
     for (point, records) in steps {
         loom::model(move || {
-            let heap = ring(4);
+            let heap = ring(5);
             let other = heap.clone();
             let t = thread::spawn(move || {
                 let mut tx = producer(&other);
