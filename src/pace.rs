@@ -23,6 +23,12 @@
 //!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
 //! - A ring that can't hold a stock ([`LEAST`] messages) gets none.
 //!
+//! A producer that looks at one index for room ([`Pace::full`]) need not guess so much: a
+//! ring that has filled up is a stream, and who waits for a good part of it to be read has
+//! kept the consumer busy meanwhile. It rests whenever that brings room for half a stock
+//! within its time; and when it does not, the consumer being slow, it lets four times as
+//! many occasions pass as the last time before it tries again.
+//!
 //! It is a guess about time, on which nothing rests but time.
 
 use crate::sync;
@@ -73,6 +79,8 @@ pub(crate) struct Pace {
     rests: Cell<u32>,
     /// Messages that end a rest.
     stock: u32,
+    /// Occasions to rest in a full ring that are still to pass, and how many were to.
+    passing: Cell<(u32, u32)>,
 }
 
 /// What was done at the last fruitless look.
@@ -94,6 +102,7 @@ impl Pace {
             wanted: Cell::new(if capacity < LEAST { None } else { Some(STREAM) }),
             before: Cell::new(Before::Nothing),
             rests: Cell::new(0),
+            passing: Cell::new((0, 0)),
             stock: (capacity / 8).clamp(1, STOCK as usize) as u32,
         }
     }
@@ -125,6 +134,23 @@ impl Pace {
         self.rest_after(burst, self.stock, LOOKS, enough)
     }
 
+    /// The ring is full, or nearly: rests until there is room `enough`, if that is likely
+    /// to come soon.
+    #[cold]
+    pub(crate) fn full(&self, mut enough: impl FnMut(usize) -> bool) {
+        if self.wanted.get().is_none() {
+            return;
+        }
+        let (passing, last) = self.passing.get();
+        if let Some(passing) = passing.checked_sub(1) {
+            self.passing.set((passing, last));
+            return;
+        }
+        self.rest(LOOKS, &mut enough);
+        let barren = if enough(self.stock as usize / 2) { 0 } else { (4 * last + 1).min(RARELY) };
+        self.passing.set((barren, barren));
+    }
+
     fn rest_after(
         &self,
         burst: u32,
@@ -133,15 +159,21 @@ impl Pace {
         mut enough: impl FnMut(usize) -> bool,
     ) -> bool {
         let rest = self.judge(burst, heap);
+        if rest {
+            self.rest(looks, &mut enough);
+        }
+        rest
+    }
+
+    /// Rests for so many looks at most.
+    fn rest(&self, looks: u32, enough: &mut impl FnMut(usize) -> bool) {
         // With one processor nothing comes meanwhile.
-        let looks = if rest { sync::spin_budget().min(looks) } else { 0 };
-        for _ in 0..looks {
+        for _ in 0..sync::spin_budget().min(looks) {
             (0..STEPS).for_each(|_| sync::spin_loop());
             if enough(self.stock as usize) {
                 break;
             }
         }
-        rest
     }
 
     /// Whether to rest now, after a burst of so many messages, where half a `heap`
@@ -253,6 +285,32 @@ mod tests {
         }
         pace.hits(1);
         assert!(pace.miss(|_| true));
+    }
+
+    /// How often a producer rests that finds the ring full so often, when half a stock of
+    /// room comes in a rest, or none.
+    fn full(pace: &Pace, occasions: u32, room: usize) -> u32 {
+        let mut rests = 0;
+        for _ in 0..occasions {
+            let mut looked = false;
+            pace.full(|wanted| {
+                looked = true;
+                wanted <= room
+            });
+            rests += u32::from(looked);
+        }
+        rests
+    }
+
+    #[test]
+    fn a_full_ring_gives_rests_where_they_bring_room() {
+        let pace = Pace::new(10 * LEAST);
+        assert_eq!(full(&pace, 100, STOCK as usize / 2), 100);
+        let barren = full(&pace, 1_000_000, STOCK as usize / 2 - 1);
+        assert!((5..30).contains(&barren), "{barren} rests");
+        // Again when it is worth it again, if not at once.
+        assert!(full(&pace, 2 * RARELY, STOCK as usize) > RARELY / 2);
+        assert_eq!(full(&Pace::new(LEAST - 1), 100, usize::MAX), 0);
     }
 
     #[test]

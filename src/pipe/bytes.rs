@@ -12,11 +12,12 @@ use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::memory::Region;
-use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Record, Ring};
+use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Ring};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -136,7 +137,13 @@ impl PipeSender<[u8]> {
     fn grant(&mut self, len: usize, until: Until) -> Result<Grant, SendError<()>> {
         self.ready()?;
         match self.producer.reserve(len) {
-            Ok(Some(grant)) => Ok(grant),
+            Ok(Some(grant)) => {
+                // A look at the receiver's line for each message would slow it down.
+                if self.producer.is_tight() {
+                    self.rest(len);
+                }
+                Ok(grant)
+            }
             Ok(None) => self.grant_waiting(len, until),
             Err(error) => Err(error.into()),
         }
@@ -160,11 +167,17 @@ impl PipeSender<[u8]> {
         }
     }
 
-    #[cold]
-    fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
+    /// Lets the receiver get on with what is in the ring, if that brings room soon.
+    fn rest(&mut self, len: usize) {
         // Nobody releases what was not published.
         self.publish();
-        self.post.pace.miss_blind();
+        let producer = &self.producer;
+        self.post.pace.full(|n| producer.has_room(n, len));
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, until: Until) -> Result<(), SendError<()>> {
+        self.rest(len);
         let Until::Deadline(deadline) = until else {
             self.post.missed()?;
             return Err(SendError::Full(()));
@@ -412,28 +425,30 @@ impl fmt::Debug for BytesGrant<'_> {
     }
 }
 
-/// Where the next message is.
-enum Found {
-    /// In the ring.
-    Record(Record),
-    /// In `partial`, whole.
-    Assembled,
-}
+/// The next message, past what was read of it as a stream: in the ring, or in
+/// [`Assembly::partial`] if there is one. (Two words. Were it more, a caller's loop would
+/// have them in memory, where to load them in other pieces than they were stored in takes
+/// until all stores before are done.)
+type Found = NonNull<[u8]>;
 
 impl Assembly {
-    /// The bytes of a record.
-    fn bytes(record: &Record) -> &[u8] {
-        // SAFETY: published, and checked by the consumer to lie inside the
-        // ring; nobody writes there until it is released, and callers let go of
-        // it before that.
-        unsafe { core::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) }
+    /// What is left to read of these bytes.
+    #[inline(always)]
+    fn rest(bytes: NonNull<u8>, len: usize, read: usize) -> Found {
+        let read = read.min(len);
+        // SAFETY: no further than the end.
+        NonNull::slice_from_raw_parts(unsafe { bytes.add(read) }, len - read)
     }
 
     /// The next message in the usual case: nothing of it was read, no other has
     /// begun, and it lies in the ring in one piece.
     #[inline(always)]
-    fn at_hand(&mut self) -> Option<Record> {
-        if self.partial.is_none() && self.read == 0 { self.consumer.at_hand() } else { None }
+    fn at_hand(&mut self) -> Option<Found> {
+        if self.partial.is_some() || self.read > 0 {
+            return None;
+        }
+        let record = self.consumer.at_hand()?;
+        Some(Self::rest(record.ptr(), record.len(), 0))
     }
 
     /// The next whole message, if it is there. Pieces are taken out of the ring
@@ -453,11 +468,14 @@ impl Assembly {
                     return Err(Error::BufferTooSmall { needed, len: room }.into());
                 }
                 if partial.is_whole() {
-                    return Ok(Some(Found::Assembled));
+                    let data = NonNull::from(&*partial.data);
+                    return Ok(Some(Self::rest(data.cast(), data.len(), self.read)));
                 }
             }
             let Some(record) = self.consumer.peek()? else { return Ok(None) };
-            let bytes = Self::bytes(&record);
+            // SAFETY: published, and checked by the consumer to lie inside the ring; nobody
+            // writes there until it is released, below at the earliest.
+            let bytes = unsafe { core::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) };
             match record.kind() {
                 Kind::Whole => {
                     // A message that had begun will not end.
@@ -468,7 +486,7 @@ impl Assembly {
                     if needed > room {
                         return Err(Error::BufferTooSmall { needed, len: room }.into());
                     }
-                    return Ok(Some(Found::Record(record)));
+                    return Ok(Some(Self::rest(record.ptr(), record.len(), self.read)));
                 }
                 Kind::First => {
                     let Some((prefix, piece)) = bytes.split_first_chunk::<PREFIX>() else {
@@ -498,7 +516,7 @@ impl Assembly {
                     }
                 }
             }
-            self.consumer.own_lines(&record);
+            self.consumer.own_lines();
             self.consumer.advance();
             self.consumer.release();
             released();
@@ -506,18 +524,17 @@ impl Assembly {
         Ok(None)
     }
 
-    /// Done with the message that `next` found; whether all of it was copied.
+    /// Done with the message that was found; whether all of it was copied.
     #[inline(always)]
-    fn finish(&mut self, found: &Found, copied: bool) {
-        match found {
-            Found::Record(record) => {
-                if copied {
-                    self.consumer.own_lines(record);
-                }
-                self.consumer.advance();
-                self.consumer.release();
+    fn finish(&mut self, copied: bool) {
+        if self.partial.is_none() {
+            if copied {
+                self.consumer.own_lines();
             }
-            Found::Assembled => self.partial = None,
+            self.consumer.advance();
+            self.consumer.release();
+        } else {
+            self.partial = None;
         }
         self.read = 0;
     }
@@ -526,13 +543,13 @@ impl Assembly {
 impl PipeReceiver<[u8]> {
     /// The next message in the usual case: as [`PipeSender::at_hand`].
     #[inline(always)]
-    fn at_hand(&mut self, room: usize) -> Option<Record> {
+    fn at_hand(&mut self, room: usize) -> Option<Found> {
         if !self.post.is_current() {
             return None;
         }
-        let record = self.consumer.at_hand().filter(|record| record.len() <= room)?;
+        let found = self.consumer.at_hand().filter(|found| found.len() <= room)?;
         self.post.pace.hits(1);
-        Some(record)
+        Some(found)
     }
 
     /// The next whole message; `None` if there is none now.
@@ -613,51 +630,33 @@ impl PipeReceiver<[u8]> {
         }
     }
 
-    /// The bytes of the message that was found, past what was read of it.
     #[inline(always)]
-    fn slice(&self, found: &Found) -> *const [u8] {
-        let (bytes, len): (*const u8, usize) = match (found, &self.consumer.partial) {
-            (Found::Record(record), _) => (record.ptr().as_ptr(), record.len()),
-            (Found::Assembled, Some(partial)) => (partial.data.as_ptr(), partial.data.len()),
-            (Found::Assembled, None) => (core::ptr::dangling(), 0),
-        };
-        let read = self.consumer.read.min(len);
-        // SAFETY: read <= len.
-        core::ptr::slice_from_raw_parts(unsafe { bytes.add(read) }, len - read)
-    }
-
-    #[inline(always)]
-    fn lend(&mut self, found: Found) -> BytesMessage<'_> {
-        BytesMessage { bytes: self.slice(&found), found, receiver: self }
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, found: &Found, copied: bool) {
-        self.consumer.finish(found, copied);
+    fn finish(&mut self, copied: bool) {
+        self.consumer.finish(copied);
         self.post.direction.writable.notify();
     }
 
     fn copy_out(&mut self, found: Found) -> Vec<u8> {
-        let message = match (&found, &mut self.consumer.partial) {
-            (Found::Assembled, Some(partial)) => {
+        let message = match &mut self.consumer.partial {
+            Some(partial) => {
                 let mut data = core::mem::take(&mut partial.data);
                 data.drain(..self.consumer.read.min(data.len()));
                 data
             }
-            // SAFETY: as in `Assembly::bytes`; copied before the release.
-            _ => unsafe { &*self.slice(&found) }.to_vec(),
+            // SAFETY: a record that was found and is released below.
+            None => unsafe { found.as_ref() }.to_vec(),
         };
-        self.finish(&found, true);
+        self.finish(true);
         message
     }
 
     #[inline(always)]
-    fn copy_into(&mut self, found: &Found, buffer: &mut [u8]) -> usize {
-        // SAFETY: as in `Assembly::bytes`; copied before the release.
-        let message = unsafe { &*self.slice(found) };
+    fn copy_into(&mut self, found: Found, buffer: &mut [u8]) -> usize {
+        // SAFETY: what was found, in the ring or in `partial`, stays until `finish`.
+        let message = unsafe { found.as_ref() };
         let len = message.len();
         buffer[..len].copy_from_slice(message);
-        self.finish(found, true);
+        self.finish(true);
         len
     }
 
@@ -669,8 +668,8 @@ impl PipeReceiver<[u8]> {
     /// not there counts as none. `Empty` right after many messages may take a
     /// microsecond, in which more of them can come.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        if let Some(record) = self.at_hand(usize::MAX) {
-            return Ok(self.copy_out(Found::Record(record)));
+        if let Some(found) = self.at_hand(usize::MAX) {
+            return Ok(self.copy_out(found));
         }
         let found = self.look_now(usize::MAX)?;
         Ok(self.copy_out(found))
@@ -682,8 +681,8 @@ impl PipeReceiver<[u8]> {
     ///
     /// `Closed`, `PeerDied` or `Failed`.
     pub fn recv(&mut self) -> Result<Vec<u8>, RecvError> {
-        if let Some(record) = self.at_hand(usize::MAX) {
-            return Ok(self.copy_out(Found::Record(record)));
+        if let Some(found) = self.at_hand(usize::MAX) {
+            return Ok(self.copy_out(found));
         }
         let found = self.look_by(usize::MAX, None)?;
         Ok(self.copy_out(found))
@@ -719,11 +718,11 @@ impl PipeReceiver<[u8]> {
     /// with the length that is needed, and the message is kept.
     #[inline]
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        if let Some(record) = self.at_hand(buffer.len()) {
-            return Ok(self.copy_into(&Found::Record(record), buffer));
+        if let Some(found) = self.at_hand(buffer.len()) {
+            return Ok(self.copy_into(found, buffer));
         }
         let found = self.look_by(buffer.len(), None)?;
-        Ok(self.copy_into(&found, buffer))
+        Ok(self.copy_into(found, buffer))
     }
 
     /// Receives into a buffer, without waiting.
@@ -733,11 +732,11 @@ impl PipeReceiver<[u8]> {
     /// `Empty`, and as [`PipeReceiver::recv_into`].
     #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        if let Some(record) = self.at_hand(buffer.len()) {
-            return Ok(self.copy_into(&Found::Record(record), buffer));
+        if let Some(found) = self.at_hand(buffer.len()) {
+            return Ok(self.copy_into(found, buffer));
         }
         let found = self.look_now(buffer.len())?;
-        Ok(self.copy_into(&found, buffer))
+        Ok(self.copy_into(found, buffer))
     }
 
     /// Receives into a buffer, waiting for at most `timeout`.
@@ -751,7 +750,7 @@ impl PipeReceiver<[u8]> {
         timeout: Duration,
     ) -> Result<usize, RecvError> {
         let found = self.look_by(buffer.len(), deadline(timeout))?;
-        Ok(self.copy_into(&found, buffer))
+        Ok(self.copy_into(found, buffer))
     }
 
     /// Waits for a message, then appends copies of it and of what else is there
@@ -771,10 +770,8 @@ impl PipeReceiver<[u8]> {
         let max = max.min(self.consumer.consumer.ring().geometry().capacity() / PREFIX);
         // An error will be found again by the next call.
         while count < max
-            && let Some(found) = match self.at_hand(usize::MAX) {
-                Some(record) => Some(Found::Record(record)),
-                None => self.look(usize::MAX).ok().flatten(),
-            }
+            && let Some(found) =
+                self.at_hand(usize::MAX).or_else(|| self.look(usize::MAX).ok().flatten())
         {
             let message = self.copy_out(found);
             to.push(message);
@@ -792,11 +789,11 @@ impl PipeReceiver<[u8]> {
     /// `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
-        if let Some(record) = self.at_hand(usize::MAX) {
-            return Ok(self.lend(Found::Record(record)));
-        }
-        let found = self.look_by(usize::MAX, None)?;
-        Ok(self.lend(found))
+        let found = match self.at_hand(usize::MAX) {
+            Some(found) => found,
+            None => self.look_by(usize::MAX, None)?,
+        };
+        Ok(BytesMessage { receiver: self, found })
     }
 
     /// The next message in place, without waiting.
@@ -806,11 +803,11 @@ impl PipeReceiver<[u8]> {
     /// `Empty`, `Closed`, `PeerDied` or `Failed`.
     #[inline]
     pub fn try_peek(&mut self) -> Result<BytesMessage<'_>, RecvError> {
-        if let Some(record) = self.at_hand(usize::MAX) {
-            return Ok(self.lend(Found::Record(record)));
-        }
-        let found = self.look_now(usize::MAX)?;
-        Ok(self.lend(found))
+        let found = match self.at_hand(usize::MAX) {
+            Some(found) => found,
+            None => self.look_now(usize::MAX)?,
+        };
+        Ok(BytesMessage { receiver: self, found })
     }
 
     /// Waits until there is something to receive (a whole message, or the end
@@ -833,7 +830,6 @@ impl PipeReceiver<[u8]> {
 pub struct BytesMessage<'a> {
     receiver: &'a mut PipeReceiver<[u8]>,
     found: Found,
-    bytes: *const [u8],
 }
 
 impl BytesMessage<'_> {
@@ -847,10 +843,8 @@ impl BytesMessage<'_> {
     #[inline]
     pub fn release_read(self) {
         // In a forked child it is the parent's.
-        if self.receiver.post.is_current()
-            && let Found::Record(record) = &self.found
-        {
-            self.receiver.consumer.consumer.own_lines(record);
+        if self.receiver.post.is_current() && self.receiver.consumer.partial.is_none() {
+            self.receiver.consumer.consumer.own_lines();
         }
     }
 }
@@ -862,7 +856,7 @@ impl Deref for BytesMessage<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: in the ring, not released before this guard drops; or in the
         // receiver's memory, which the guard borrows exclusively.
-        unsafe { &*self.bytes }
+        unsafe { self.found.as_ref() }
     }
 }
 
@@ -871,7 +865,7 @@ impl Drop for BytesMessage<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
-            self.receiver.finish(&self.found, false);
+            self.receiver.finish(false);
         }
     }
 }
@@ -934,12 +928,12 @@ impl io::Read for PipeReceiver<[u8]> {
                 }
                 Err(error) => return Err(io::Error::other(error)),
             };
-            // SAFETY: as in `Assembly::bytes`.
-            let rest = unsafe { &*self.slice(&found) };
+            // SAFETY: as in `copy_into`; copied before it is released.
+            let rest = unsafe { found.as_ref() };
             let len = rest.len().min(buffer.len());
             buffer[..len].copy_from_slice(&rest[..len]);
             if len == rest.len() {
-                self.finish(&found, true);
+                self.finish(true);
             } else {
                 self.consumer.read += len;
             }

@@ -90,7 +90,7 @@
 //! ```
 
 use crate::error::Error;
-use crate::memory::{LINE, Region, own_lines, round_up};
+use crate::memory::{LINE, Region, own_lines, prefetch_to_write, round_up};
 use crate::position::{Laps, Position};
 use crate::sync::{AtomicU64, MODELLED, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -101,6 +101,13 @@ use crossbeam_utils::CachePadded;
 
 /// The unit of positions: size and alignment of a record's header.
 const CELL: usize = 8;
+
+/// Cells in a cache line.
+const IN_LINE: usize = 64 / CELL;
+
+/// How many lines ahead both ends ask for what they will write to; in small rings, where
+/// they would but take each other's lines, the producer alone and for one.
+const AHEAD: usize = 8;
 
 /// Smallest ring, in bytes.
 pub const MIN_CAPACITY: usize = 64;
@@ -188,6 +195,8 @@ pub struct Geometry {
     /// bytes with nothing.
     headers: usize,
     data: usize,
+    /// Lines ahead that are asked for.
+    ahead: usize,
     len: usize,
 }
 
@@ -217,7 +226,8 @@ impl Geometry {
         let len = round_up(array(CELL, data)?, LINE)
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { laps, witnesses, headers, data, len })
+        let ahead = if cells / 4 >= AHEAD * IN_LINE { AHEAD } else { 1 };
+        Ok(Geometry { laps, witnesses, headers, data, ahead, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -495,6 +505,16 @@ impl<'a> Ring<'a> {
         unsafe { self.base.add(self.geometry.data + index * CELL) }
     }
 
+    /// Asks for the line some way ahead of this cell, to be written to. The other end
+    /// wrote to it last: so it comes over at once, and not to be read first.
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        let (cells, ahead) = (self.geometry.laps.capacity(), self.geometry.ahead * IN_LINE);
+        let ahead = index + ahead;
+        let ahead = if ahead < cells { ahead } else { ahead - cells };
+        prefetch_to_write(self.cell(ahead).as_ptr());
+    }
+
     /// Tells the witnesses of `n` cells from `index` on.
     #[inline(always)]
     fn witness(&self, index: usize, n: usize, tell: impl Fn(&Witness)) {
@@ -653,6 +673,7 @@ impl<'a> Producer<'a> {
             return None;
         }
         self.ring.witness(index, cells, Witness::write);
+        self.ring.prefetch(index);
         self.reserved = Reserved { skip: 0, cells, len: n };
         Some(Grant { ptr: self.ring.payload(index), len: n })
     }
@@ -748,6 +769,20 @@ impl<'a> Producer<'a> {
         let head = self.ring.header().head.load(Ordering::Relaxed);
         // A head that is no such thing: let the caller find out.
         self.free_from(head).is_none_or(|free| self.most(free) >= cells)
+    }
+
+    /// Whether little is known to be free: less than an eighth of the ring.
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        self.free < self.ring.geometry.most() / 8
+    }
+
+    /// Whether that much or more is free, or `n` payloads of `len` bytes fit.
+    pub(crate) fn has_room(&self, n: usize, len: usize) -> bool {
+        let most = self.ring.geometry.most();
+        let wanted = n.saturating_mul(cells(len.min(most * CELL))).min(most / 8);
+        let head = self.ring.header().head.load(Ordering::Relaxed);
+        self.free_from(head).is_none_or(|free| free >= wanted)
     }
 
     /// Cells free from `tail` on if `head` is where this word says; `None` when
@@ -873,6 +908,10 @@ impl<'a> Consumer<'a> {
             Ok(Parsed::Record { kind: Kind::Whole, len, cells }) => {
                 let index = geometry.laps.index(self.head);
                 self.ring.witness(index, cells, Witness::read);
+                // Once a line, and not where that would be the producer's next one.
+                if geometry.ahead > 1 && index % IN_LINE + cells >= IN_LINE {
+                    self.ring.prefetch(index);
+                }
                 self.peeked = cells;
                 Some(Record { kind: Kind::Whole, ptr: self.ring.payload(index), len })
             }
@@ -910,11 +949,12 @@ impl<'a> Consumer<'a> {
     /// Makes the lines of the record that was peeked at this core's alone, once it
     /// is copied out: see [`own_lines`].
     #[inline(always)]
-    pub(crate) fn own_lines(&self, record: &Record) {
-        debug_assert!(self.peeked == cells(record.len));
-        // SAFETY: the record's cell lies before its payload, all of it inside the
-        // ring, and until its release it is the consumer's alone.
-        unsafe { own_lines(record.ptr.sub(CELL), CELL + record.len) };
+    pub(crate) fn own_lines(&self) {
+        debug_assert!(self.peeked > 0);
+        let cell = self.ring.cell(self.ring.geometry.laps.index(self.head));
+        // SAFETY: the record's cells lie inside the ring, one after the other, and until its
+        // release they are the consumer's alone.
+        unsafe { own_lines(cell, self.peeked * CELL) };
     }
 
     /// Gives the space of every record stepped over back, at once. Wake the
