@@ -43,7 +43,13 @@ pub struct Assembly {
     partial: Option<Partial>,
     /// Bytes of the next message that were read as a stream.
     read: usize,
+    /// What a [`BytesMessage`] lends.
+    lent: Found,
 }
+
+// SAFETY: `lent` is used by a guard alone, which borrows the end and stays where it is; all
+// else may go from thread to thread.
+unsafe impl Send for Assembly {}
 
 #[derive(Debug)]
 struct Partial {
@@ -69,7 +75,7 @@ impl Sealed for [u8] {
     unsafe fn consumer(ring: Region<'static>, geometry: Geometry) -> Result<Self::Consumer> {
         // SAFETY: handed on.
         let consumer = unsafe { attach(ring, geometry)?.consumer() }?;
-        Ok(Assembly { consumer, partial: None, read: 0 })
+        Ok(Assembly::new(consumer))
     }
 }
 
@@ -426,12 +432,19 @@ impl fmt::Debug for BytesGrant<'_> {
 }
 
 /// The next message, past what was read of it as a stream: in the ring, or in
-/// [`Assembly::partial`] if there is one. (Two words. Were it more, a caller's loop would
-/// have them in memory, where to load them in other pieces than they were stored in takes
-/// until all stores before are done.)
+/// [`Assembly::partial`] if there is one.
 type Found = NonNull<[u8]>;
 
 impl Assembly {
+    fn new(consumer: Consumer<'static>) -> Assembly {
+        Assembly {
+            consumer,
+            partial: None,
+            read: 0,
+            lent: NonNull::slice_from_raw_parts(NonNull::dangling(), 0),
+        }
+    }
+
     /// What is left to read of these bytes.
     #[inline(always)]
     fn rest(bytes: NonNull<u8>, len: usize, read: usize) -> Found {
@@ -581,7 +594,7 @@ impl PipeReceiver<[u8]> {
         // one from before the fork is dropped here.
         let consumer = unsafe { self.consumer.consumer.ring().consumer() };
         let consumer = consumer.inspect_err(|_| self.post.give_up())?;
-        self.consumer = Assembly { consumer, partial: None, read: 0 };
+        self.consumer = Assembly::new(consumer);
         Ok(())
     }
 
@@ -628,6 +641,12 @@ impl PipeReceiver<[u8]> {
             // There may always be another piece.
             waited_once = true;
         }
+    }
+
+    #[inline(always)]
+    fn lend(&mut self, found: Found) -> BytesMessage<'_> {
+        self.consumer.lent = found;
+        BytesMessage { receiver: self }
     }
 
     #[inline(always)]
@@ -793,7 +812,7 @@ impl PipeReceiver<[u8]> {
             Some(found) => found,
             None => self.look_by(usize::MAX, None)?,
         };
-        Ok(BytesMessage { receiver: self, found })
+        Ok(self.lend(found))
     }
 
     /// The next message in place, without waiting.
@@ -807,7 +826,7 @@ impl PipeReceiver<[u8]> {
             Some(found) => found,
             None => self.look_now(usize::MAX)?,
         };
-        Ok(BytesMessage { receiver: self, found })
+        Ok(self.lend(found))
     }
 
     /// Waits until there is something to receive (a whole message, or the end
@@ -827,9 +846,11 @@ impl PipeReceiver<[u8]> {
 }
 
 /// A received message, lent in place. Dropping it releases it.
+///
+/// One word, since a caller may move it: what was stored in two pieces and is loaded in one
+/// is there only when all stores before are done, those that release messages among them.
 pub struct BytesMessage<'a> {
     receiver: &'a mut PipeReceiver<[u8]>,
-    found: Found,
 }
 
 impl BytesMessage<'_> {
@@ -856,7 +877,7 @@ impl Deref for BytesMessage<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: in the ring, not released before this guard drops; or in the
         // receiver's memory, which the guard borrows exclusively.
-        unsafe { self.found.as_ref() }
+        unsafe { self.receiver.consumer.lent.as_ref() }
     }
 }
 

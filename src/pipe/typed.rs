@@ -307,7 +307,7 @@ impl<T: Pod> PipeSender<T> {
     fn slot(&mut self) -> PipeSlot<'_, T> {
         let next = self.producer.next();
         self.producer.ring().prefetch_first(&next);
-        PipeSlot { payload: next.payload(), sender: self }
+        PipeSlot { sender: self }
     }
 
     /// Room for the next message, to be written in place, waiting for as long
@@ -346,7 +346,6 @@ impl<T: Pod> PipeSender<T> {
 #[must_use = "a message that is not committed is not sent"]
 pub struct PipeSlot<'a, T: Pod> {
     sender: &'a mut PipeSender<T>,
-    payload: NonNull<T>,
 }
 
 impl<T: Pod> PipeSlot<'_, T> {
@@ -374,7 +373,7 @@ impl<T: Pod> Deref for PipeSlot<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `PipeSender::put`; any bytes are a `T`.
-        unsafe { self.payload.as_ref() }
+        unsafe { self.sender.producer.next().payload().as_ref() }
     }
 }
 
@@ -382,7 +381,7 @@ impl<T: Pod> DerefMut for PipeSlot<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the slot is the producer's alone.
-        unsafe { self.payload.as_mut() }
+        unsafe { self.sender.producer.next().payload().as_mut() }
     }
 }
 
@@ -522,7 +521,7 @@ impl<T: Pod> PipeReceiver<T> {
     fn lend(&mut self) -> PipeMessage<'_, T> {
         let next = self.consumer.next();
         self.consumer.ring().prefetch_first(&next);
-        PipeMessage { payload: next.payload(), receiver: self }
+        PipeMessage { receiver: self }
     }
 
     #[inline(always)]
@@ -737,9 +736,11 @@ impl<T: Pod> PipeReceiver<T> {
 }
 
 /// A received message, lent in place. Dropping it releases its slot.
+///
+/// One word, since a caller may move it: what was stored in two pieces and is loaded in one
+/// is there only when all stores before are done, those that release messages among them.
 pub struct PipeMessage<'a, T: Pod> {
     receiver: &'a mut PipeReceiver<T>,
-    payload: NonNull<T>,
 }
 
 impl<T: Pod> PipeMessage<'_, T> {
@@ -755,7 +756,7 @@ impl<T: Pod> PipeMessage<'_, T> {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
             // SAFETY: as in `PipeReceiver::copy`; whoever borrowed it is done.
-            unsafe { PipeReceiver::own(self.payload) };
+            unsafe { PipeReceiver::own(self.receiver.consumer.next().payload::<T>()) };
         }
     }
 }
@@ -766,7 +767,7 @@ impl<T: Pod> Deref for PipeMessage<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `PipeReceiver::copy`.
-        unsafe { self.payload.as_ref() }
+        unsafe { self.receiver.consumer.next().payload().as_ref() }
     }
 }
 
