@@ -40,15 +40,14 @@ const LOOKS: u32 = 32;
 /// Steps of a spin loop, 25 ns each or so, between two looks.
 const STEPS: u32 = 4;
 
-/// Looks in a rest of who can't see a stock: a microsecond.
-const BLIND: u32 = 8;
-
 /// The stock at which a rest ends, unless the ring is small.
 const STOCK: u32 = 128;
 
-/// The stock of who can't see one. A rest that brings half of it was worth its
-/// time.
-const HEAP: u32 = 32;
+/// Messages since the last fruitless look from which on an end is not on the other's heels.
+const AWAY: u32 = 16;
+
+/// Most occasions to rest in a full ring that pass after one that brought nothing.
+const PASSED: u32 = 256;
 
 /// Messages that make a stream.
 const STREAM: u32 = 64;
@@ -113,15 +112,16 @@ impl Pace {
         self.burst.set(self.burst.get().wrapping_add(n as u32));
     }
 
+    /// Whether so many were found since nothing was that the other end is some lines away.
+    #[inline(always)]
+    pub(crate) fn is_away(&self) -> bool {
+        self.burst.get() >= AWAY
+    }
+
     /// Nothing was found. Rests if that is worth it, until there is `enough`;
     /// whether it did, so that it may be worth looking again.
     pub(crate) fn miss(&self, enough: impl FnMut(usize) -> bool) -> bool {
-        self.rest_after(self.burst.take(), self.stock, LOOKS, enough)
-    }
-
-    /// The same for those who can't tell how much there is.
-    pub(crate) fn miss_blind(&self) -> bool {
-        self.rest_after(self.burst.take(), HEAP, BLIND, |_| false)
+        self.rest_after(self.burst.take(), enough)
     }
 
     /// The same for those who count themselves: nothing was found, after `total`
@@ -131,7 +131,7 @@ impl Pace {
         let before = self.total.replace(Some(total)).unwrap_or(total);
         let burst = total.wrapping_sub(before);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-        self.rest_after(burst, self.stock, LOOKS, enough)
+        self.rest_after(burst, enough)
     }
 
     /// The ring is full, or nearly: rests until there is room `enough`, if that is likely
@@ -146,29 +146,22 @@ impl Pace {
             self.passing.set((passing, last));
             return;
         }
-        self.rest(LOOKS, &mut enough);
-        let barren = if enough(self.stock as usize / 2) { 0 } else { (4 * last + 1).min(RARELY) };
+        self.rest(&mut enough);
+        let barren = if enough(self.stock as usize / 2) { 0 } else { (4 * last + 1).min(PASSED) };
         self.passing.set((barren, barren));
     }
 
-    fn rest_after(
-        &self,
-        burst: u32,
-        heap: u32,
-        looks: u32,
-        mut enough: impl FnMut(usize) -> bool,
-    ) -> bool {
-        let rest = self.judge(burst, heap);
+    fn rest_after(&self, burst: u32, enough: impl FnMut(usize) -> bool) -> bool {
+        let rest = self.judge(burst, self.stock);
         if rest {
-            self.rest(looks, &mut enough);
+            self.rest(enough);
         }
         rest
     }
 
-    /// Rests for so many looks at most.
-    fn rest(&self, looks: u32, enough: &mut impl FnMut(usize) -> bool) {
+    fn rest(&self, mut enough: impl FnMut(usize) -> bool) {
         // With one processor nothing comes meanwhile.
-        for _ in 0..sync::spin_budget().min(looks) {
+        for _ in 0..sync::spin_budget().min(LOOKS) {
             (0..STEPS).for_each(|_| sync::spin_loop());
             if enough(self.stock as usize) {
                 break;
@@ -214,6 +207,9 @@ impl Pace {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    /// A stock, in the smallest ring whose ends rest.
+    const HEAP: u32 = LEAST as u32 / 8;
 
     /// Rests among `bursts`, each followed by `misses` fruitless looks. A rest
     /// is followed by a burst of `stock`.
@@ -307,9 +303,10 @@ mod tests {
         let pace = Pace::new(10 * LEAST);
         assert_eq!(full(&pace, 100, STOCK as usize / 2), 100);
         let barren = full(&pace, 1_000_000, STOCK as usize / 2 - 1);
-        assert!((5..30).contains(&barren), "{barren} rests");
+        let rare = 1_000_000 / (PASSED + 1);
+        assert!((rare - 10..rare + 10).contains(&barren), "{barren} rests");
         // Again when it is worth it again, if not at once.
-        assert!(full(&pace, 2 * RARELY, STOCK as usize) > RARELY / 2);
+        assert!(full(&pace, 2 * PASSED, STOCK as usize) >= PASSED);
         assert_eq!(full(&Pace::new(LEAST - 1), 100, usize::MAX), 0);
     }
 
@@ -320,14 +317,14 @@ mod tests {
             let pace = Pace::new(capacity);
             pace.before.set(Before::Rest);
             let mut looks = 0;
-            let rested = pace.rest_after(HEAP, HEAP, LOOKS, |wanted| {
+            let rested = pace.rest_after(pace.stock, |wanted| {
                 assert_eq!(wanted, stock);
                 looks += 1;
                 looks == 3
             });
             let spins = sync::spin_budget();
             assert_eq!((rested, looks), (true, 3.min(spins)));
-            let rested = pace.rest_after(HEAP, HEAP, LOOKS, |_| {
+            let rested = pace.rest_after(pace.stock, |_| {
                 looks += 1;
                 false
             });

@@ -456,11 +456,11 @@ impl Assembly {
     /// The next message in the usual case: nothing of it was read, no other has
     /// begun, and it lies in the ring in one piece.
     #[inline(always)]
-    fn at_hand(&mut self) -> Option<Found> {
+    fn at_hand(&mut self, is_away: bool) -> Option<Found> {
         if self.partial.is_some() || self.read > 0 {
             return None;
         }
-        let record = self.consumer.at_hand()?;
+        let record = self.consumer.at_hand(is_away)?;
         Some(Self::rest(record.ptr(), record.len(), 0))
     }
 
@@ -560,7 +560,8 @@ impl PipeReceiver<[u8]> {
         if !self.post.is_current() {
             return None;
         }
-        let found = self.consumer.at_hand().filter(|found| found.len() <= room)?;
+        let is_away = self.post.pace.is_away();
+        let found = self.consumer.at_hand(is_away).filter(|found| found.len() <= room)?;
         self.post.pace.hits(1);
         Some(found)
     }
@@ -598,12 +599,17 @@ impl PipeReceiver<[u8]> {
         Ok(())
     }
 
+    /// A fruitless look: see [`Pace`](crate::pace::Pace).
+    fn missed(&self) {
+        self.post.pace.miss(|lines| self.consumer.consumer.has_stock(lines));
+    }
+
     #[inline(never)]
     fn look_now(&mut self, room: usize) -> Result<Found, RecvError> {
         match self.look(room)? {
             Some(found) => Ok(found),
             None => {
-                self.post.pace.miss_blind();
+                self.missed();
                 self.post.missed()?;
                 Err(RecvError::Empty)
             }
@@ -615,7 +621,7 @@ impl PipeReceiver<[u8]> {
         if let Some(found) = self.look(room)? {
             return Ok(found);
         }
-        self.post.pace.miss_blind();
+        self.missed();
         let consumer = &self.consumer.consumer;
         glance(deadline, || consumer.is_ready().then_some(()));
         let mut waited_once = false;

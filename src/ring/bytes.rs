@@ -898,9 +898,10 @@ impl<'a> Consumer<'a> {
     }
 
     /// What `peek` would give, if that is a whole message that lies where
-    /// expected: the usual case, small enough for the caller's loop.
+    /// expected: the usual case, small enough for the caller's loop. It asks for lines
+    /// ahead if the producer is away from there.
     #[inline(always)]
-    pub(crate) fn at_hand(&mut self) -> Option<Record> {
+    pub(crate) fn at_hand(&mut self, is_away: bool) -> Option<Record> {
         self.peeked = 0;
         let header = self.ring.header_at(self.head)?;
         let geometry = &self.ring.geometry;
@@ -908,8 +909,8 @@ impl<'a> Consumer<'a> {
             Ok(Parsed::Record { kind: Kind::Whole, len, cells }) => {
                 let index = geometry.laps.index(self.head);
                 self.ring.witness(index, cells, Witness::read);
-                // Once a line, and not where that would be the producer's next one.
-                if geometry.ahead > 1 && index % IN_LINE + cells >= IN_LINE {
+                // Once a line, and not where the producer is about to write.
+                if is_away && geometry.ahead > 1 && index % IN_LINE + cells >= IN_LINE {
                     self.ring.prefetch(index);
                 }
                 self.peeked = cells;
@@ -967,6 +968,15 @@ impl<'a> Consumer<'a> {
             self.ring.header().head.store(self.head.0, Ordering::Release);
             point("bytes.released");
         }
+    }
+
+    /// Whether an eighth of the ring or so many lines are published, as far as the producer
+    /// has noted it.
+    pub(crate) fn has_stock(&self, lines: usize) -> bool {
+        let laps = self.ring.geometry.laps;
+        let wanted = (lines * IN_LINE).min(self.ring.geometry.most() / 8);
+        let tail = Position(self.ring.header().tail.load(Ordering::Relaxed));
+        laps.slots_between(tail, self.head) >= wanted as i64
     }
 
     /// Whether there is something to release.

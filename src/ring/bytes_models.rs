@@ -51,7 +51,7 @@ fn send(tx: &mut Producer<'_>, n: usize, value: u8) {
 /// Length and value of the next record, which must be of one value.
 fn peek(rx: &mut Consumer<'_>) -> (usize, u8) {
     let record = loop {
-        match rx.at_hand().or_else(|| rx.peek().unwrap()) {
+        match rx.at_hand(true).or_else(|| rx.peek().unwrap()) {
             Some(record) => break record,
             None => thread::yield_now(),
         }
