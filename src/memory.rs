@@ -131,6 +131,31 @@ pub(crate) fn chunk<T>() -> usize {
     ((64 << 10) / size_of::<T>().max(1)).clamp(1, 64)
 }
 
+/// Where the message lies that a guard lends. It is kept in the end that the guard borrows,
+/// so that the guard is one word, which a caller may move: what was stored in two pieces and
+/// is loaded in one is there only when all stores before are done, those that gave other
+/// messages back among them.
+#[derive(Debug)]
+pub(crate) struct Lent<T: ?Sized>(Option<NonNull<T>>);
+
+// SAFETY: an address. Who follows it borrows the end, and so answers for that.
+unsafe impl<T: ?Sized> Send for Lent<T> {}
+
+impl<T: ?Sized> Lent<T> {
+    pub(crate) const NOTHING: Lent<T> = Lent(None);
+
+    #[inline(always)]
+    pub(crate) fn set(&mut self, message: NonNull<T>) {
+        self.0 = Some(message);
+    }
+
+    /// What was set last.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> NonNull<T> {
+        self.0.expect("a guard lends something")
+    }
+}
+
 /// A borrowed stretch of memory that several threads or processes may share.
 ///
 /// It gives no access by itself: the rings laid over it do, and only through

@@ -11,7 +11,7 @@
 use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
-use crate::memory::Region;
+use crate::memory::{Lent, Region};
 use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Ring};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
@@ -44,12 +44,8 @@ pub struct Assembly {
     /// Bytes of the next message that were read as a stream.
     read: usize,
     /// What a [`BytesMessage`] lends.
-    lent: Found,
+    lent: Lent<[u8]>,
 }
-
-// SAFETY: `lent` is used by a guard alone, which borrows the end and stays where it is; all
-// else may go from thread to thread.
-unsafe impl Send for Assembly {}
 
 #[derive(Debug)]
 struct Partial {
@@ -437,12 +433,7 @@ type Found = NonNull<[u8]>;
 
 impl Assembly {
     fn new(consumer: Consumer<'static>) -> Assembly {
-        Assembly {
-            consumer,
-            partial: None,
-            read: 0,
-            lent: NonNull::slice_from_raw_parts(NonNull::dangling(), 0),
-        }
+        Assembly { consumer, partial: None, read: 0, lent: Lent::NOTHING }
     }
 
     /// What is left to read of these bytes.
@@ -651,7 +642,7 @@ impl PipeReceiver<[u8]> {
 
     #[inline(always)]
     fn lend(&mut self, found: Found) -> BytesMessage<'_> {
-        self.consumer.lent = found;
+        self.consumer.lent.set(found);
         BytesMessage { receiver: self }
     }
 
@@ -852,9 +843,7 @@ impl PipeReceiver<[u8]> {
 }
 
 /// A received message, lent in place. Dropping it releases it.
-///
-/// One word, since a caller may move it: what was stored in two pieces and is loaded in one
-/// is there only when all stores before are done, those that release messages among them.
+// One word: see `Lent`.
 pub struct BytesMessage<'a> {
     receiver: &'a mut PipeReceiver<[u8]>,
 }
@@ -883,7 +872,7 @@ impl Deref for BytesMessage<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: in the ring, not released before this guard drops; or in the
         // receiver's memory, which the guard borrows exclusively.
-        unsafe { self.receiver.consumer.lent.as_ref() }
+        unsafe { self.receiver.consumer.lent.get().as_ref() }
     }
 }
 

@@ -736,9 +736,7 @@ impl<T: Pod> PipeReceiver<T> {
 }
 
 /// A received message, lent in place. Dropping it releases its slot.
-///
-/// One word, since a caller may move it: what was stored in two pieces and is loaded in one
-/// is there only when all stores before are done, those that release messages among them.
+// One word, as if it had a `Lent`.
 pub struct PipeMessage<'a, T: Pod> {
     receiver: &'a mut PipeReceiver<T>,
 }

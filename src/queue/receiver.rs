@@ -2,7 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
-use crate::memory::{chunk, in_one_line, own_lines};
+use crate::memory::{Lent, chunk, in_one_line, own_lines};
 use crate::ring::Owner;
 use crate::ring::mpmc::Taken;
 use crate::wait::{Look, glance};
@@ -11,6 +11,7 @@ use bytemuck::Pod;
 use core::cell::{Cell, RefCell};
 use core::mem::MaybeUninit;
 use core::ops::Deref;
+use core::ptr::NonNull;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Receiver<T: ?Sized> {
     /// The slot behind a live [`Message`]. One that is still here when the
     /// receiver is used again was forgotten, and is released then.
     loan: Option<Taken<'static>>,
+    /// Its message.
+    lent: Lent<T>,
     /// The orphan epoch of the last fruitless search for orphans.
     searched: Cell<Option<u64>>,
 }
@@ -29,6 +32,7 @@ impl<T: ?Sized> Receiver<T> {
         Ok(Receiver {
             port: Port::new(queue, Role::Receiver)?,
             loan: None,
+            lent: Lent::NOTHING,
             searched: Cell::new(None),
         })
     }
@@ -76,6 +80,13 @@ impl<T: ?Sized> Receiver<T> {
     #[inline(always)]
     fn release(&self, taken: Taken<'static>) {
         self.port.queue.core.release(taken);
+    }
+
+    #[inline(always)]
+    fn lend(&mut self, taken: Taken<'static>, message: NonNull<T>) -> Message<'_, T> {
+        self.loan = Some(taken);
+        self.lent.set(message);
+        Message { receiver: self }
     }
 
     #[inline(never)]
@@ -170,7 +181,12 @@ impl<T: ?Sized> Drop for Receiver<T> {
 
 impl<T: ?Sized> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        Receiver { port: self.port.duplicate(), loan: None, searched: Cell::new(None) }
+        Receiver {
+            port: self.port.duplicate(),
+            loan: None,
+            lent: Lent::NOTHING,
+            searched: Cell::new(None),
+        }
     }
 }
 
@@ -336,10 +352,8 @@ impl<T: Pod> Receiver<T> {
     #[inline(always)]
     fn guard(&mut self, taken: Taken<'static>) -> Message<'_, T> {
         self.port.queue.core.ring.prefetch_first(taken.payload());
-        let payload = taken.payload().cast::<T>().as_ptr().cast_const();
-        let redelivered = taken.redelivered();
-        self.loan = Some(taken);
-        Message { receiver: self, payload, redelivered }
+        let payload = taken.payload().cast();
+        self.lend(taken, payload)
     }
 
     /// Receives in place, waiting for as long as it takes: the guard lends the
@@ -387,16 +401,15 @@ impl<T: Pod> Receiver<T> {
 ///
 /// If its process is killed meanwhile, the message is lost and counted, or
 /// delivered again, as the queue's [`Delivery`](crate::Delivery) says.
+// One word: see `Lent`.
 pub struct Message<'a, T: ?Sized> {
     receiver: &'a mut Receiver<T>,
-    payload: *const T,
-    redelivered: bool,
 }
 
 impl<T: ?Sized> Message<'_, T> {
     /// Whether an earlier receiver died holding this message.
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.receiver.loan.as_ref().is_some_and(Taken::redelivered)
     }
 
     /// Releases a message that was read from end to end, and takes its cache lines
@@ -409,10 +422,11 @@ impl<T: ?Sized> Message<'_, T> {
         if self.receiver.port.identity.is_current() {
             let len = size_of_val(&*self);
             let Some(taken) = &self.receiver.loan else { return };
-            let before = self.payload.addr() - taken.payload().addr().get();
+            let payload = taken.payload();
+            let before = self.receiver.lent.get().addr().get() - payload.addr().get();
             // SAFETY: the slot is held for reading until this guard drops, and
             // whoever borrowed it is done; of bytes the length lies before them.
-            unsafe { own_lines(taken.payload(), before + len) };
+            unsafe { own_lines(payload, before + len) };
         }
     }
 }
@@ -425,7 +439,7 @@ impl<T: ?Sized> Deref for Message<'_, T> {
         // SAFETY: the slot is held for reading until this guard drops, so
         // nobody writes there; sized and aligned as in `Receiver::copy`, or
         // checked against `max_len` for bytes.
-        unsafe { &*self.payload }
+        unsafe { self.receiver.lent.get().as_ref() }
     }
 }
 
@@ -445,15 +459,15 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Message<'_, T> {
 impl Receiver<[u8]> {
     /// The message's bytes; a length that no sender writes is corrupt, and its
     /// slot is released.
-    fn bytes(&self, taken: Taken<'static>) -> Result<(Taken<'static>, *const [u8]), RecvError> {
+    fn bytes(&self, taken: Taken<'static>) -> Result<(Taken<'static>, NonNull<[u8]>), RecvError> {
         // SAFETY: the payload starts with the length, aligned for a u64.
         let len = unsafe { taken.payload().cast::<u64>().read_volatile() };
         let max = self.port.queue.core.max_len;
         match usize::try_from(len) {
             Ok(len) if len <= max => {
                 // SAFETY: the payload has `PREFIX + max_len` bytes.
-                let start = unsafe { taken.payload().add(PREFIX) }.as_ptr();
-                Ok((taken, core::ptr::slice_from_raw_parts(start, len)))
+                let start = unsafe { taken.payload().add(PREFIX) };
+                Ok((taken, NonNull::slice_from_raw_parts(start, len)))
             }
             _ => {
                 self.release(taken);
@@ -466,7 +480,7 @@ impl Receiver<[u8]> {
         let (taken, bytes) = self.bytes(taken)?;
         // SAFETY: held for reading until the release below; `bytes` checked the
         // length.
-        let copy = unsafe { &*bytes }.to_vec();
+        let copy = unsafe { bytes.as_ref() }.to_vec();
         // SAFETY: the same bytes, and nobody else touches them.
         unsafe { own_lines(taken.payload(), PREFIX + copy.len()) };
         self.release(taken);
@@ -474,10 +488,8 @@ impl Receiver<[u8]> {
     }
 
     fn guard_bytes(&mut self, taken: Taken<'static>) -> Result<Message<'_, [u8]>, RecvError> {
-        let redelivered = taken.redelivered();
-        let (taken, payload) = self.bytes(taken)?;
-        self.loan = Some(taken);
-        Ok(Message { receiver: self, payload, redelivered })
+        let (taken, message) = self.bytes(taken)?;
+        Ok(self.lend(taken, message))
     }
 
     /// Receives a copy without waiting.

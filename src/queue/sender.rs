@@ -2,6 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, Result, SendError};
+use crate::memory::Lent;
 use crate::ring::mpmc::Claim;
 use crate::sync::point;
 use crate::wait::Look;
@@ -9,6 +10,7 @@ use crate::word::roster::Role;
 use bytemuck::Pod;
 use core::cell::RefCell;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -18,11 +20,13 @@ pub struct Sender<T: ?Sized> {
     /// The slot behind a live [`Slot`]. One that is still here when the sender
     /// is used again was forgotten, and is given up then.
     loan: Option<Claim<'static>>,
+    /// Its message.
+    lent: Lent<T>,
 }
 
 impl<T: ?Sized> Sender<T> {
     pub(super) fn new(queue: &Queue<T>) -> Result<Sender<T>> {
-        Ok(Sender { port: Port::new(queue, Role::Sender)?, loan: None })
+        Ok(Sender { port: Port::new(queue, Role::Sender)?, loan: None, lent: Lent::NOTHING })
     }
 
     /// The queue that it sends into.
@@ -136,7 +140,7 @@ impl<T: ?Sized> Drop for Sender<T> {
 
 impl<T: ?Sized> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Sender { port: self.port.duplicate(), loan: None }
+        Sender { port: self.port.duplicate(), loan: None, lent: Lent::NOTHING }
     }
 }
 
@@ -326,18 +330,18 @@ impl<T: Pod> Sender<T> {
 ///
 /// Until it is written it holds the bytes of an earlier message.
 #[must_use = "dropping a slot gives it up"]
+// One word: see `Lent`.
 pub struct Slot<'a, T: Pod> {
     sender: &'a mut Sender<T>,
-    payload: *mut T,
 }
 
 impl<'a, T: Pod> Slot<'a, T> {
     #[inline(always)]
     fn new(sender: &'a mut Sender<T>, claim: Claim<'static>) -> Self {
         sender.port.queue.core.ring.prefetch_first(claim.payload());
-        let payload = claim.payload().cast().as_ptr();
+        sender.lent.set(claim.payload().cast());
         sender.loan = Some(claim);
-        Slot { sender, payload }
+        Slot { sender }
     }
 
     /// Writes the whole message.
@@ -364,7 +368,7 @@ impl<T: Pod> Deref for Slot<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `Sender::put`; any bytes are a `T`, for it is Pod.
-        unsafe { &*self.payload }
+        unsafe { self.sender.lent.get().as_ref() }
     }
 }
 
@@ -372,7 +376,7 @@ impl<T: Pod> DerefMut for Slot<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the claim is exclusive.
-        unsafe { &mut *self.payload }
+        unsafe { self.sender.lent.get().as_mut() }
     }
 }
 
@@ -525,17 +529,19 @@ impl Sender<[u8]> {
 /// A claimed slot of a byte queue: `max_len` bytes to write in place. Dropping
 /// it instead of committing gives the slot up; receivers skip it.
 #[must_use = "dropping a slot gives it up"]
+// One word: see `Lent`.
 pub struct BytesSlot<'a> {
     sender: &'a mut Sender<[u8]>,
-    payload: *mut u8,
 }
 
 impl<'a> BytesSlot<'a> {
     fn new(sender: &'a mut Sender<[u8]>, claim: Claim<'static>) -> Self {
         // SAFETY: the payload has `PREFIX + max_len` bytes.
-        let payload = unsafe { claim.payload().add(PREFIX) }.as_ptr();
+        let payload = unsafe { claim.payload().add(PREFIX) };
+        let max = sender.port.queue.core.max_len;
+        sender.lent.set(NonNull::slice_from_raw_parts(payload, max));
         sender.loan = Some(claim);
-        BytesSlot { sender, payload }
+        BytesSlot { sender }
     }
 
     /// Publishes the first `len` bytes.
@@ -563,19 +569,17 @@ impl Deref for BytesSlot<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        let max = self.sender.port.queue.core.max_len;
         // SAFETY: `max_len` initialised bytes (whatever they are), held
         // exclusively by the claim.
-        unsafe { core::slice::from_raw_parts(self.payload, max) }
+        unsafe { self.sender.lent.get().as_ref() }
     }
 }
 
 impl DerefMut for BytesSlot<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let max = self.sender.port.queue.core.max_len;
         // SAFETY: as in `deref`.
-        unsafe { core::slice::from_raw_parts_mut(self.payload, max) }
+        unsafe { self.sender.lent.get().as_mut() }
     }
 }
 
