@@ -30,10 +30,12 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
 /// was measured on: 4 KiB, and what lies before them in a slot.
 const FAVOUR: usize = 4096 + 64;
 
-/// Whether it is worth it beyond that: on AMD's processors and their kin, two to three
-/// times the speed; on Intel's it costs up to a quarter. Others were not measured.
+/// Whether this is one of AMD's processors or of their kin. What is fast differs: long
+/// favours ([`own_lines`]) make two to three times the speed there and cost up to a quarter
+/// on Intel's; lines asked for further ahead are for Intel's, whose cores are further from
+/// each other. Others were not measured.
 #[inline]
-fn long_favours() -> bool {
+pub(crate) fn is_amd() -> bool {
     const NO: u8 = 1;
     const YES: u8 = 2;
     // Whoever comes first finds out, several at once maybe: the answer is the same. (A
@@ -42,7 +44,7 @@ fn long_favours() -> bool {
     // Relaxed, both: nothing but the answer is at stake.
     match KNOWN.load(Ordering::Relaxed) {
         0 => {
-            let answer = is_amd();
+            let answer = says_amd();
             KNOWN.store(if answer { YES } else { NO }, Ordering::Relaxed);
             answer
         }
@@ -51,7 +53,7 @@ fn long_favours() -> bool {
 }
 
 #[cold]
-fn is_amd() -> bool {
+fn says_amd() -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         #[allow(unused_unsafe, reason = "safe in newer compilers than the oldest supported")]
@@ -71,7 +73,7 @@ fn is_amd() -> bool {
 /// to write to: the writer has to take it from the other first. One that the
 /// reader has written comes over whole. So who has copied a message out of a ring
 /// does its writer this favour (docs/performance.md has the figures), but with more
-/// than [`FAVOUR`] bytes only where [`long_favours`] says so.
+/// than [`FAVOUR`] bytes only where [`is_amd`] says so.
 ///
 /// # Safety
 ///
@@ -89,7 +91,7 @@ pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
 /// As [`own_lines`].
 #[inline(always)]
 pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize) {
-    if len > FAVOUR && !long_favours() {
+    if len > FAVOUR && !is_amd() {
         return;
     }
     let mut offset = first;

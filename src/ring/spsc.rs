@@ -76,7 +76,7 @@
 //! | consumer, after release | free | nothing |
 
 use crate::error::Error;
-use crate::memory::{LINE, Region, prefetch_to_write, round_up};
+use crate::memory::{LINE, Region, is_amd, prefetch_to_write, round_up};
 use crate::position::MAX_CAPACITY;
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -156,6 +156,8 @@ pub struct Geometry {
     /// Bytes from a slot to what is asked for ahead of it: none in a small ring, whose
     /// ends would but take each other's lines.
     ahead: usize,
+    /// The same where messages are lent in place.
+    first_ahead: usize,
     len: usize,
 }
 
@@ -182,14 +184,31 @@ impl Geometry {
         let too_large = "the ring's size overflows";
         let Spot { offset, stride } = Spot::of(payload).ok_or(too_large)?;
         let span = stride.checked_mul(capacity).ok_or(too_large)?;
-        let ahead = if stride <= 2 * 64 { AHEAD * stride.max(64) } else { 0 };
-        let ahead = if span / 4 >= ahead { ahead } else { 0 };
+        let far = !is_amd();
+        let fits = |ahead: &usize| span / 4 >= *ahead;
+        let ahead = match stride {
+            ..64 => [FAR * 64, AHEAD * 64].into_iter().skip(usize::from(!far)).find(fits),
+            64..=128 => Some(AHEAD * stride).filter(fits),
+            _ => None,
+        };
+        let ahead = ahead.unwrap_or(0);
+        let first_ahead = if far && capacity / 4 >= FAR { FAR } else { AHEAD };
+        let first_ahead = first_ahead.saturating_mul(stride.max(64));
         let len = span
             .checked_add(ahead)
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
-        Ok(Geometry { capacity, payload, payload_offset: offset, stride, span, ahead, len })
+        Ok(Geometry {
+            capacity,
+            payload,
+            payload_offset: offset,
+            stride,
+            span,
+            ahead,
+            first_ahead,
+            len,
+        })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -224,8 +243,13 @@ const LARGE: usize = 4096;
 const MOST_IN_LINE: usize = if cfg!(loom) { 2 } else { 64 / size_of::<Slot>() };
 
 /// How many slots ahead lines are asked for; of slots that share a line, how many
-/// lines. (Measured: 5 and 12 are no better.)
+/// lines. (Measured on AMD's processors: 5 and 12 are no better.)
 const AHEAD: usize = 8;
+
+/// The same on other processors than AMD's, for slots that share a line and for messages
+/// in place, of which one line is used. (Measured on Intel's: 16 is in between, 32 and 48
+/// are no better for all.)
+const FAR: usize = 24;
 
 /// The place of an end: a slot, and a lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -446,7 +470,7 @@ impl<'a> Ring<'a> {
     /// used.
     #[inline(always)]
     pub(crate) fn prefetch_first(&self, next: &Next<'a>) {
-        let ahead = self.geometry.stride.max(64).saturating_mul(AHEAD);
+        let ahead = self.geometry.first_ahead;
         if next.place.offset.saturating_add(ahead) < self.geometry.span {
             prefetch_to_write(next.slot.as_ptr().wrapping_add(ahead));
         }
