@@ -32,7 +32,7 @@ struct Input {
     /// Cells, less than 8.
     cells: u8,
     head: u64,
-    /// Cells published behind the head, or the tail itself.
+    /// Cells behind the head that the producer noted as published, or the tail itself.
     tail: Result<u8, u64>,
     /// Headers, one cell after the other.
     headers: Vec<(u8, u8)>,
@@ -70,8 +70,9 @@ impl Outside<'_> {
         unsafe { self.word(at).write_volatile(value) }
     }
 
+    /// One more than the ring holds.
     fn cells(&self) -> usize {
-        self.geometry.capacity() / 8
+        self.geometry.capacity() / 8 + 1
     }
 
     fn header(&self, cell: usize) -> (u32, usize) {
@@ -79,30 +80,42 @@ impl Outside<'_> {
         ((word >> 32) as u32, word as u32 as usize)
     }
 
-    /// What a consumer finds at cell `at` with `ready` cells published: the
-    /// kind, first cell and length of a record, and the cells that it takes
-    /// with the gap before it.
-    fn parse(&self, mut at: usize, ready: usize) -> Option<(u32, usize, usize, usize)> {
+    /// What a consumer finds at cell `at` that has passed so many cells: nothing, or the
+    /// kind, first cell and length of a record, and the cells that it takes with the gap
+    /// before it; or an error.
+    fn parse(
+        &self,
+        mut at: usize,
+        passed: usize,
+    ) -> Result<Option<(u32, usize, usize, usize)>, ()> {
         let mut gap = 0;
+        let room = self.cells() - 1 - passed;
         let (mut kind, mut len) = self.header(at);
+        if (kind, len) == (0, 0) {
+            return Ok(None);
+        }
         if kind == 1 {
             gap = self.cells() - at;
-            if len != 8 * (gap - 1) || ready <= gap {
-                return None;
+            if len != 8 * (gap - 1) {
+                return Err(());
             }
             at = 0;
             (kind, len) = self.header(0);
         }
         let taken = 1 + len.div_ceil(8);
-        let fits = gap + taken <= ready && at + taken <= self.cells();
-        ((2..=5).contains(&kind) && fits).then_some((kind, at, len, gap + taken))
+        let fits = gap + taken <= room && at + taken <= self.cells();
+        if (2..=5).contains(&kind) && fits {
+            Ok(Some((kind, at, len, gap + taken)))
+        } else {
+            Err(())
+        }
     }
 }
 
 /// Reads all of the payload, which must lie between the ring's cells.
 fn read(outside: &Outside<'_>, record: Record) -> Vec<u8> {
     let start = record.ptr().as_ptr().addr() - outside.heap.region().base().as_ptr().addr();
-    assert!(start >= DATA + 8 && start + record.len() <= DATA + outside.geometry.capacity());
+    assert!(start >= DATA + 8 && start + record.len() <= DATA + 8 * outside.cells());
     // SAFETY: inside the block, as asserted; one thread.
     unsafe { std::slice::from_raw_parts(record.ptr().as_ptr(), record.len()) }.to_vec()
 }
@@ -117,10 +130,10 @@ fn kind(raw: u32) -> Kind {
 }
 
 fuzz_target!(|input: Input| {
-    let cells = 8 + usize::from(input.cells % 40);
-    let geometry = Geometry::new(8 * cells).unwrap();
+    let geometry = Geometry::new(8 * (8 + usize::from(input.cells % 40))).unwrap();
     let heap = Heap::zeroed(geometry.len());
     let outside = Outside { heap: &heap, geometry };
+    let cells = outside.cells();
     // SAFETY: the block is this target's alone. (Its contents are hostile.)
     let ring = unsafe { Ring::attach(heap.region(), geometry) };
 
@@ -132,12 +145,9 @@ fuzz_target!(|input: Input| {
         let on = index + cells_on;
         (lap.wrapping_add((on / cells) as u64) & LAPS) << bits | (on % cells) as u64
     };
-    let (head, tail, ready) = match input.tail {
-        Ok(ready) => {
-            let ready = usize::from(ready) % (cells + 1);
-            (position(0), position(ready), Some(ready))
-        }
-        Err(tail) => (input.head, tail, None),
+    let (head, tail, plausible) = match input.tail {
+        Ok(noted) => (position(0), position(usize::from(noted) % cells), true),
+        Err(tail) => (input.head, tail, false),
     };
     outside.store(HEAD, head);
     outside.store(TAIL, tail);
@@ -149,31 +159,23 @@ fuzz_target!(|input: Input| {
     }
 
     // Untouched, against the parser.
-    if let Some(mut ready) = ready {
+    if plausible {
         // SAFETY: the only consumer.
         let mut rx = unsafe { ring.consumer() }.unwrap();
-        let mut at = index;
+        let (mut at, mut passed) = (index, 0);
         loop {
-            assert_eq!(rx.is_ready(), ready > 0);
-            let expected = if ready > 0 { outside.parse(at, ready) } else { None };
-            match (rx.peek(), expected) {
-                (Ok(Some(record)), Some((raw, first, len, taken))) => {
+            assert_eq!(rx.is_ready(), outside.header(at) != (0, 0));
+            match (rx.peek(), outside.parse(at, passed)) {
+                (Ok(Some(record)), Ok(Some((raw, first, len, taken)))) => {
                     assert_eq!((record.kind(), record.len()), (kind(raw), len));
                     assert_eq!(read(&outside, record).len(), len);
                     let base = heap.region().base().as_ptr().addr();
                     assert_eq!(record.ptr().as_ptr().addr() - base, DATA + 8 * (first + 1));
-                    ready -= taken;
+                    passed += taken;
                     at = (at + taken) % cells;
                     rx.advance();
                 }
-                (Ok(None), None) => {
-                    assert_eq!(ready, 0);
-                    break;
-                }
-                (Err(slipring::Error::Corrupt { .. }), None) => {
-                    assert!(ready > 0);
-                    break;
-                }
+                (Ok(None), Ok(None)) | (Err(slipring::Error::Corrupt { .. }), Err(())) => break,
                 other => panic!("{other:?}"),
             }
         }

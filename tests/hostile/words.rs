@@ -17,19 +17,28 @@ fn corrupt(outcome: &RecvError) -> bool {
 }
 
 #[test]
-fn a_tail_with_bits_above_its_lap_is_no_news() {
-    let (name, watch) = (Name::new("tail"), Watch::new("tail"));
+fn a_header_that_is_none_is_not_waited_for() {
+    let (name, watch) = (Name::new("header"), Watch::new("header"));
     let mut a = Pipe::create(&name, 128).unwrap();
     let mut b = Pipe::open(&name).unwrap();
     let outside = Mapped::open(&name);
-    let tail = outside.changed(|| a.try_send(b"x").unwrap())[0];
+    let [tail, first] = outside.changed(|| a.try_send(b"x").unwrap())[..] else { panic!() };
     assert_eq!(b.recv().unwrap(), b"x");
-    for bit in 53..64 {
-        outside.word(tail).fetch_xor(1 << bit, SeqCst);
-        watch.step(|| format!("tail with bit {bit}"));
+    // Behind a record of two cells.
+    let next = outside.word(first + 16);
+    for header in (35..64).map(|bit| 1 << bit).chain([1, 8, 1 << 32, 2 << 32 | 200]) {
+        assert_eq!(next.swap(header, SeqCst), 0);
+        watch.step(|| format!("header {header:x}"));
         let outcome = b.recv_timeout(SHORT).unwrap_err();
         assert!(corrupt(&outcome), "{outcome}");
         assert!(b.poll(SHORT).is_err());
+        next.store(0, SeqCst);
+    }
+    // Nobody but a successor of the sender asks where the tail is.
+    for bit in 0..64 {
+        watch.step(|| format!("tail with bit {bit}"));
+        outside.word(tail).fetch_xor(1 << bit, SeqCst);
+        assert!(!b.poll(Duration::ZERO).unwrap());
         outside.word(tail).fetch_xor(1 << bit, SeqCst);
     }
     a.send(b"y").unwrap();
