@@ -22,7 +22,8 @@ fn a_header_that_is_none_is_not_waited_for() {
     let mut a = Pipe::create(&name, 128).unwrap();
     let mut b = Pipe::open(&name).unwrap();
     let outside = Mapped::open(&name);
-    let [tail, first] = outside.changed(|| a.try_send(b"x").unwrap())[..] else { panic!() };
+    // The tail, the header and the payload.
+    let [tail, first, _] = outside.changed(|| a.try_send(b"x").unwrap())[..] else { panic!() };
     assert_eq!(b.recv().unwrap(), b"x");
     // Behind a record of two cells.
     let next = outside.word(first + 16);
