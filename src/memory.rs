@@ -26,9 +26,12 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
     }
 }
 
-/// Bytes up to which [`own_lines`] was worth it, by and large, on every processor that it
-/// was measured on: 4 KiB, and what lies before them in a slot.
+/// Bytes up to which [`own_lines`] was worth it for a queue, by and large, on every
+/// processor that it was measured on: 4 KiB, and what lies before them in a slot.
 const FAVOUR: usize = 4096 + 64;
+
+/// The same for a pipe.
+pub(crate) const PIPE_FAVOUR: usize = 128;
 
 /// Whether this is one of AMD's processors or of their kin. What is fast differs: long
 /// favours ([`own_lines`]) make two to three times the speed there and cost up to a quarter
@@ -73,7 +76,7 @@ fn says_amd() -> bool {
 /// to write to: the writer has to take it from the other first. One that the
 /// reader has written comes over whole. So who has copied a message out of a ring
 /// does its writer this favour (docs/performance.md has the figures), but with more
-/// than [`FAVOUR`] bytes only where [`is_amd`] says so.
+/// than so many bytes ([`FAVOUR`], [`PIPE_FAVOUR`]) only where [`is_amd`] says so.
 ///
 /// # Safety
 ///
@@ -81,17 +84,18 @@ fn says_amd() -> bool {
 #[inline(always)]
 pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
     // SAFETY: handed on.
-    unsafe { own_lines_from(bytes, bytes.align_offset(64), len) }
+    unsafe { own_lines_from(bytes, bytes.align_offset(64), len, FAVOUR) }
 }
 
-/// The same where it is known at which offset the first line begins.
+/// The same where it is known at which offset the first line begins, or is to be touched,
+/// and how many bytes are worth it everywhere.
 ///
 /// # Safety
 ///
 /// As [`own_lines`].
 #[inline(always)]
-pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize) {
-    if len > FAVOUR && !is_amd() {
+pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize, favour: usize) {
+    if len > favour && !is_amd() {
         return;
     }
     let mut offset = first;

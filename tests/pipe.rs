@@ -3,6 +3,7 @@
 mod support;
 
 use slipring::*;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -37,6 +38,7 @@ fn child() {
         }
         "fork, then a torn ring" => fork_then_a_torn_ring(name),
         "fork in a batch" => fork_in_a_batch(name),
+        "fork in a batch of bytes" => fork_in_a_batch_of_bytes(name),
         "fork in the making of lines" => fork_in_the_making::<1>(name, 3, false),
         "fork in the making, and die" => fork_in_the_making::<1>(name, 3, true),
         "fork in the making of more" => fork_in_the_making::<8>(name, 5, false),
@@ -674,6 +676,63 @@ fn fork_in_a_batch(name: &str) {
     a.try_send([4; 8]).unwrap();
     assert_eq!(b.recv().unwrap(), [4; 8]);
     say("done");
+}
+
+/// The second message of a batch forks when it is asked for its bytes.
+struct Forking<'a> {
+    bytes: &'a [u8],
+    child: Option<&'a Cell<Option<bool>>>,
+    receiver: &'a RefCell<Pipe>,
+}
+
+impl AsRef<[u8]> for Forking<'_> {
+    fn as_ref(&self) -> &[u8] {
+        if let Some(child) = self.child
+            && child.get().is_none()
+        {
+            // SAFETY: the child goes on with its copies of the handles, and exits.
+            let pid = unsafe { libc::fork() };
+            if pid != 0 {
+                let mut status = 0;
+                // SAFETY: waits for the child just made.
+                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+                assert_eq!(status, 0, "the forked child failed");
+                let early = self.receiver.borrow_mut().try_recv();
+                assert!(matches!(early, Err(RecvError::Empty)), "{early:?}");
+            }
+            child.set(Some(pid == 0));
+        }
+        self.bytes
+    }
+}
+
+fn fork_in_a_batch_of_bytes(name: &str) {
+    let mut a = Pipe::create(name, 1 << 12).unwrap();
+    let b = RefCell::new(Pipe::open(name).unwrap());
+    let child = Cell::new(None);
+    let message = |bytes, child| Forking { bytes, child, receiver: &b };
+    let batch = [message(b"one", None), message(b"two", Some(&child)), message(b"three", None)];
+    let sent = a.send_many(&batch);
+    if child.get() == Some(true) {
+        let busy = matches!(&sent, Err(SendError::Failed(1, error)) if matches!(**error, Error::Busy { .. }));
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(!busy)) };
+    }
+    sent.unwrap();
+    let mut b = b.borrow_mut();
+    for expected in [&b"one"[..], b"two", b"three"] {
+        assert_eq!(b.try_recv().unwrap(), expected);
+    }
+    assert!(matches!(b.try_recv(), Err(RecvError::Empty)));
+    say("done");
+}
+
+#[test]
+fn a_child_that_a_batch_of_bytes_forks_publishes_none_of_it() {
+    let name = Name::new("fork-bytes");
+    let mut process = spawn("fork in a batch of bytes", &[&name]);
+    assert_eq!(process.hear(), "done");
+    process.join();
 }
 
 #[test]

@@ -198,7 +198,8 @@ impl PipeSender<[u8]> {
 
     #[inline(always)]
     fn publish(&mut self) {
-        if self.producer.is_dirty() {
+        // What a forked child finds committed is its parent's, to be published by that.
+        if self.producer.is_dirty() && self.post.is_current() {
             self.producer.publish();
             self.post.direction.readable.notify();
         }
@@ -280,7 +281,8 @@ impl PipeSender<[u8]> {
         Ok(())
     }
 
-    /// Sends without waiting.
+    /// Sends without waiting. In a ring that is nearly full it may take three
+    /// microseconds, in which the receiver can get on.
     ///
     /// # Errors
     ///
@@ -323,7 +325,7 @@ impl PipeSender<[u8]> {
     }
 
     /// Sends all messages in order, and shows them to the receiver together as
-    /// far as they fit.
+    /// far as there is room to spare.
     ///
     /// # Errors
     ///
@@ -854,7 +856,7 @@ impl BytesMessage<'_> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked
+    /// bytes faster (above 128 bytes on AMD's processors only). One that was hardly looked
     /// at costs more so.
     #[inline]
     pub fn release_read(self) {

@@ -61,8 +61,10 @@
 //!
 //! The consumer distrusts every byte: each header is read once, and its copy is
 //! checked against what the ring may hold and against the end of the ring before
-//! anything follows from it. There is no loop: a record is found at once or
-//! behind one WRAP, and each takes at least one of the cells that the ring has.
+//! anything follows from it. It has no loop: a record is found at once or
+//! behind one WRAP, and each takes at least one of the cells that the ring has. Nor does
+//! it go round for ever over bytes that nobody changes: at index 0, once in some laps, it
+//! asks whether it is further than a producer can have come that noted so little.
 //!
 //! ```
 //! use slipring::{Heap, ring::bytes::{Geometry, Kind, Ring}};
@@ -90,7 +92,7 @@
 //! ```
 
 use crate::error::Error;
-use crate::memory::{LINE, Region, own_lines, prefetch_to_write, round_up};
+use crate::memory::{LINE, PIPE_FAVOUR, Region, own_lines_from, prefetch_to_write, round_up};
 use crate::position::{Laps, Position};
 use crate::sync::{AtomicU64, MODELLED, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -108,6 +110,9 @@ const IN_LINE: usize = 64 / CELL;
 /// How many lines ahead both ends ask for what they will write to; in small rings, where
 /// they would but take each other's lines, the producer alone and for one.
 const AHEAD: usize = 8;
+
+/// Cells, about, after which a consumer asks whether it is where it may be.
+const CHECKED: usize = 1 << 16;
 
 /// Smallest ring, in bytes.
 pub const MIN_CAPACITY: usize = 64;
@@ -197,6 +202,9 @@ pub struct Geometry {
     data: usize,
     /// Lines ahead that are asked for.
     ahead: usize,
+    /// The bits of a lap that are all zero in those at whose beginning a consumer asks
+    /// whether it is where it may be.
+    checked: u64,
     len: usize,
 }
 
@@ -227,7 +235,8 @@ impl Geometry {
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
         let ahead = if cells / 4 >= AHEAD * IN_LINE { AHEAD } else { 1 };
-        Ok(Geometry { laps, witnesses, headers, data, ahead, len })
+        let checked = (CHECKED / cells + 1).next_power_of_two() as u64 - 1;
+        Ok(Geometry { laps, witnesses, headers, data, ahead, checked, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].
@@ -264,6 +273,12 @@ impl Geometry {
         self.most().div_ceil(2)
     }
 
+    /// Whether to ask here whether a producer can have come so far.
+    #[inline(always)]
+    const fn is_checked(&self, at: Position) -> bool {
+        self.laps.index(at) == 0 && self.laps.lap(at) & self.checked == 0
+    }
+
     /// Cells from `at` to the end of the ring.
     #[inline(always)]
     const fn until_end(&self, at: Position) -> usize {
@@ -287,7 +302,7 @@ enum Parsed {
 /// The parser: judges a header where `room` cells may hold records, and with
 /// `to_end >= 1` cells before the end of the ring.
 ///
-/// A WRAP at index 0 always has nothing behind it: `room < cells`.
+/// A WRAP at index 0 has nothing behind it for a consumer: its `room < cells`.
 #[inline(always)]
 const fn parse(header: RecordHeader, room: usize, to_end: usize) -> Result<Parsed, &'static str> {
     let len = header.len();
@@ -419,6 +434,10 @@ impl<'a> Ring<'a> {
             reserved: Reserved::NONE,
         };
         producer.refresh()?;
+        // Before anything is written to the cells from the old note on, where the next
+        // successor would begin to walk. Relaxed: as in `publish`.
+        self.header().tail.store(tail.0, Ordering::Relaxed);
+        point("bytes.taken");
         Ok(producer)
     }
 
@@ -450,7 +469,8 @@ impl<'a> Ring<'a> {
             at = self.geometry.laps.forward(at, step);
             used += step as i64;
         }
-        if used < 0 { Err(bad_head()) } else { Ok(at) }
+        // That the head is not ahead of it `Producer::refresh` will see.
+        Ok(at)
     }
 
     /// The receiving end, at the first record not released.
@@ -892,21 +912,26 @@ impl<'a> Consumer<'a> {
         let Parsed::Record { kind, len, cells } = self.parse(header)? else {
             return Err(bad_record("second wrap record", index));
         };
+        if self.ring.geometry.is_checked(self.head) {
+            self.check_lap()?;
+        }
         self.ring.witness(index, cells, Witness::read);
         self.peeked = cells;
         Ok(Some(Record { kind, ptr: self.ring.payload(index), len }))
     }
 
     /// What `peek` would give, if that is a whole message that lies where
-    /// expected: the usual case, small enough for the caller's loop. It asks for lines
-    /// ahead if the producer is away from there.
+    /// expected, and there is nothing else to ask: the usual case, small enough for the
+    /// caller's loop. It asks for lines ahead if the producer is away from there.
     #[inline(always)]
     pub(crate) fn at_hand(&mut self, is_away: bool) -> Option<Record> {
         self.peeked = 0;
         let header = self.ring.header_at(self.head)?;
         let geometry = &self.ring.geometry;
         match parse(header, geometry.most() - self.passed, geometry.until_end(self.head)) {
-            Ok(Parsed::Record { kind: Kind::Whole, len, cells }) => {
+            Ok(Parsed::Record { kind: Kind::Whole, len, cells })
+                if !geometry.is_checked(self.head) =>
+            {
                 let index = geometry.laps.index(self.head);
                 self.ring.witness(index, cells, Witness::read);
                 // Once a line, and not where the producer is about to write.
@@ -918,6 +943,18 @@ impl<'a> Consumer<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the producer can have published what is here: it noted everything but its
+    /// last publication, which is no longer than the ring.
+    #[cold]
+    fn check_lap(&self) -> Result<(), Error> {
+        let Ring { geometry, .. } = self.ring;
+        // Relaxed: the header's Acquire has shown the note of the publication before.
+        let noted = self.ring.header().tail.load(Ordering::Relaxed);
+        let noted = self.ring.checked(noted, bad_tail)?;
+        let ahead = geometry.laps.slots_between(self.head, noted);
+        if ahead.unsigned_abs() <= geometry.most() as u64 { Ok(()) } else { Err(bad_tail()) }
     }
 
     /// Judges the header at `head`.
@@ -948,14 +985,17 @@ impl<'a> Consumer<'a> {
     }
 
     /// Makes the lines of the record that was peeked at this core's alone, once it
-    /// is copied out: see [`own_lines`].
+    /// is copied out: see [`own_lines_from`].
     #[inline(always)]
     pub(crate) fn own_lines(&self) {
         debug_assert!(self.peeked > 0);
-        let cell = self.ring.cell(self.ring.geometry.laps.index(self.head));
+        let index = self.ring.geometry.laps.index(self.head);
+        let payload = self.ring.payload(index);
+        // Not by its header, which who takes the other end over reads as a whole.
+        let first = if index.is_multiple_of(IN_LINE) { 0 } else { payload.align_offset(64) };
         // SAFETY: the record's cells lie inside the ring, one after the other, and until its
         // release they are the consumer's alone.
-        unsafe { own_lines(cell, self.peeked * CELL) };
+        unsafe { own_lines_from(payload, first, (self.peeked - 1) * CELL, PIPE_FAVOUR) };
     }
 
     /// Gives the space of every record stepped over back, at once. Wake the

@@ -185,27 +185,84 @@ fn a_successor_finds_what_was_published_last() {
             for released in [false, true] {
                 let (mut tx, mut rx) = ends(&heap, g, start);
                 let ring = *tx.ring();
-                assert!(send(&mut tx, b"1") && receive(&mut rx).is_some());
-                let noted = ring.header().tail.load(Ordering::Relaxed);
-                // A batch, maybe with a WRAP in it.
-                assert!(commit(&mut tx, Kind::Whole, b"") && commit(&mut tx, Kind::Whole, b"two"));
-                tx.publish();
-                ring.header().tail.store(noted, Ordering::Relaxed);
-                if released {
-                    assert!(receive(&mut rx).is_some() && receive(&mut rx).is_some());
+                // Each of them dies so, one after the other, a lap and more of them.
+                for _ in 0..2 * cells {
+                    let noted = ring.header().tail.load(Ordering::Relaxed);
+                    // A batch, maybe with a WRAP in it.
+                    assert!(commit(&mut tx, Kind::Whole, b""));
+                    assert!(commit(&mut tx, Kind::Whole, b"two"));
+                    tx.publish();
+                    ring.header().tail.store(noted, Ordering::Relaxed);
+                    if released {
+                        assert!(receive(&mut rx).is_some() && receive(&mut rx).is_some());
+                    }
+                    // SAFETY: replaces the only producer.
+                    let mut successor = unsafe { ring.producer().unwrap() };
+                    assert_eq!(successor.tail, tx.tail);
+                    // It writes wherever it may, what is no header, and dies, too.
+                    while commit(&mut successor, Kind::Whole, &[0xff; 8]) {}
+                    // SAFETY: as above.
+                    let mut successor = unsafe { ring.producer().unwrap() };
+                    assert_eq!(successor.tail, tx.tail);
+                    assert!(send(&mut successor, &[0xff; 8]));
+                    if !released {
+                        assert_eq!(receive(&mut rx).as_deref(), Some(&b""[..]));
+                        assert_eq!(receive(&mut rx).as_deref(), Some(&b"two"[..]));
+                    }
+                    assert_eq!(receive(&mut rx).as_deref(), Some(&[0xff; 8][..]));
+                    assert!(receive(&mut rx).is_none() && ring.is_empty());
+                    // SAFETY: replaces the only consumer.
+                    (tx, rx) = (successor, unsafe { ring.consumer().unwrap() });
                 }
-                // SAFETY: replaces the only producer.
-                let mut successor = unsafe { ring.producer().unwrap() };
-                assert_eq!(successor.tail, tx.tail);
-                assert!(send(&mut successor, b"3"));
-                if !released {
-                    assert_eq!(receive(&mut rx).as_deref(), Some(&b""[..]));
-                    assert_eq!(receive(&mut rx).as_deref(), Some(&b"two"[..]));
-                }
-                assert_eq!(receive(&mut rx).as_deref(), Some(&b"3"[..]));
-                assert!(receive(&mut rx).is_none() && ring.is_empty());
             }
         }
+    }
+}
+
+/// A WRAP with nothing behind it, and records beyond what the ring holds.
+#[test]
+fn what_is_published_in_part_is_an_error() {
+    let g = Geometry::new(64).unwrap();
+    let heap = Heap::zeroed(g.len());
+    let (_, mut rx) = ends(&heap, g, 5);
+    let (ring, laps) = (rx.ring, g.laps);
+    write_header(&ring, laps.at(0, 5), RecordHeader::new(WRAP, 24));
+    for _ in 0..2 {
+        assert!(rx.at_hand(true).is_none() && rx.peek().is_err() && rx.peeked == 0);
+    }
+    let (_, mut rx) = ends(&heap, g, 1);
+    for _ in 0..8 {
+        write_header(&ring, rx.head, RecordHeader::new(Kind::Whole as u32, 0));
+        assert!(rx.at_hand(true).is_some());
+        rx.advance();
+    }
+    write_header(&ring, rx.head, RecordHeader::new(Kind::Whole as u32, 0));
+    assert!(rx.at_hand(true).is_none() && rx.peek().is_err());
+}
+
+/// The same bytes are not received round and round.
+#[test]
+fn bytes_that_nobody_changes_have_an_end() {
+    for capacity in [64, 200, 8 * CHECKED + 8] {
+        let g = Geometry::new(capacity).unwrap();
+        let heap = Heap::zeroed(g.len());
+        let (_, mut rx) = ends(&heap, g, 0);
+        let (ring, laps) = (rx.ring, g.laps);
+        for index in 0..laps.capacity() {
+            write_header(&ring, laps.at(0, index), RecordHeader::new(Kind::Whole as u32, 0));
+        }
+        let mut records = 0;
+        let error = loop {
+            match rx.peek() {
+                Ok(record) => assert!(record.is_some()),
+                Err(error) => break error,
+            }
+            rx.advance();
+            rx.release();
+            records += 1;
+            assert!(records < 4 * CHECKED, "without end");
+        };
+        assert!(matches!(error, Error::Corrupt { .. }));
     }
 }
 
@@ -291,17 +348,20 @@ fn drain(heap: &Heap, geometry: Geometry) -> usize {
     let span = span..=span + geometry.capacity() + CELL;
     // SAFETY: the only consumer.
     let Ok(mut rx) = (unsafe { ring.consumer() }) else { return 0 };
-    let mut records = 0;
+    let (mut records, mut lap) = (0, 0);
     while let Ok(Some(record)) = rx.peek() {
         let start = record.ptr().as_ptr().addr();
         assert!(span.contains(&start) && span.contains(&(start + record.len())));
         std::hint::black_box(bytes(record).iter().fold(0, |a, b| a ^ b));
         rx.advance();
         records += 1;
-        assert!(records <= geometry.capacity() / CELL, "more records than cells");
+        lap += 1;
+        assert!(lap <= geometry.capacity() / CELL, "more records than cells");
         if records % 3 == 0 {
             rx.release();
+            lap = 0;
         }
+        assert!(records < 4 * CHECKED, "without end");
     }
     records
 }

@@ -186,18 +186,20 @@ impl Geometry {
         let too_large = "the ring's size overflows";
         let Spot { offset, stride } = Spot::of(payload).ok_or(too_large)?;
         let span = stride.checked_mul(capacity).ok_or(too_large)?;
-        let far = !is_amd();
         let fits = |ahead: &usize| span / 4 >= *ahead;
-        let ahead = match stride {
-            ..64 => [FAR * 64, AHEAD * 64].into_iter().skip(usize::from(!far)).find(fits),
-            64..=128 => Some(AHEAD * stride).filter(fits),
-            _ => None,
+        let (near, far) = match stride {
+            ..64 => (AHEAD * 64, FAR * 64),
+            64..=128 => (AHEAD * stride, AHEAD * stride),
+            _ => (0, 0),
         };
-        let ahead = ahead.unwrap_or(0);
+        // The room that is left for it is the same on all processors.
+        let room = [far, near, 0].into_iter().find(fits).unwrap_or(0);
+        let far = !is_amd();
+        let ahead = if far { room } else { room.min(near) };
         let first_ahead = if far && capacity / 4 >= FAR_FIRST { FAR_FIRST } else { AHEAD };
         let first_ahead = first_ahead.saturating_mul(stride.max(64));
         let len = span
-            .checked_add(ahead)
+            .checked_add(room)
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize - LINE)
             .ok_or(too_large)?;
