@@ -91,6 +91,13 @@ pub const VICTIMS: &[Victim] = &[
         pipe.send(&long).unwrap();
         end();
     }),
+    ("pipe.come-with-bytes", |name| {
+        begin();
+        let mut pipe = Pipe::open(name).unwrap();
+        pipe.send(&all()[0]).unwrap();
+        drop(pipe);
+        end();
+    }),
     ("pipe.receive-bytes", |name| {
         let mut pipe = Pipe::open(name).unwrap();
         let [one, two, three, four, long] = all();
@@ -127,6 +134,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ("pipe.receive", receive),
         ("pipe.come-and-go", come_and_go),
         ("pipe.find-it-taken", find_it_taken),
+        ("pipe.come with bytes", come_with_bytes),
         ("pipe.send bytes", send_bytes),
         ("pipe.send bytes, taken over", taken_over_bytes),
         ("pipe.receive bytes", receive_bytes),
@@ -401,6 +409,16 @@ fn go_on_bytes(stage: &Stage<'_>, segment: Segment, mut a: Pipe, death: &Death) 
     assert!(matches!(a.try_recv(), Err(RecvError::Closed)));
     drop((a, segment));
     stage.is_gone();
+}
+
+fn come_with_bytes(stage: &Stage<'_>) {
+    let (segment, mut a) = of_bytes(stage);
+    let death = stage.die("pipe.come-with-bytes");
+    stage.shows_dead(&segment, &death);
+    for message in &all()[..death.count("bytes.published")] {
+        assert_eq!(stage.soon(|| a.recv_timeout(PATIENCE)).unwrap(), *message);
+    }
+    go_on_bytes(stage, segment, a, &death);
 }
 
 fn send_bytes(stage: &Stage<'_>) {
