@@ -55,17 +55,22 @@ fn pieces_without_end_do_not_outlast_the_deadline() {
     let outside = Mapped::open(&name);
     let changed = outside.changed(|| a.try_send(b"").unwrap());
     let [_tail, data] = changed[..] else { panic!("{changed:?}") };
-    // Every cell a record of its own, round and round: a piece that is neither first nor
-    // last. (One cell more than was asked for is always kept.)
+    // Every cell a record of its own, round and round until that is noticed: a piece that is
+    // neither first nor last. (One cell more than was asked for is always kept.)
     for cell in 0..=CELLS {
         outside.word(data + 8 * cell).store(4 << 32, SeqCst);
     }
     for _ in 0..10 {
         watch.step(|| "pieces for ever".into());
-        assert!(matches!(b.recv_timeout(SHORT), Err(RecvError::Timeout)));
-        assert!(matches!(b.try_recv(), Err(RecvError::Empty)));
-        assert!(!b.poll(SHORT).unwrap());
+        let outcome = b.recv_timeout(SHORT).unwrap_err();
+        assert!(matches!(outcome, RecvError::Timeout) || corrupt(&outcome), "{outcome}");
+        let outcome = b.try_recv().unwrap_err();
+        assert!(matches!(outcome, RecvError::Empty) || corrupt(&outcome), "{outcome}");
+        assert!(!matches!(b.poll(SHORT), Ok(true)));
     }
+    // It is, in the end, by a stream, too.
+    watch.step(|| "read".into());
+    assert!(std::io::Read::read(&mut b, &mut [0]).is_err());
 }
 
 /// The same with a correct sender, whose message is very long.
