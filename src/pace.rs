@@ -152,7 +152,7 @@ impl Pace {
     }
 
     fn rest_after(&self, burst: u32, enough: impl FnMut(usize) -> bool) -> bool {
-        let rest = self.judge(burst, self.stock);
+        let rest = self.judge(burst);
         if rest {
             self.rest(enough);
         }
@@ -169,11 +169,10 @@ impl Pace {
         }
     }
 
-    /// Whether to rest now, after a burst of so many messages, where half a `heap`
-    /// is worth a rest.
-    fn judge(&self, burst: u32, heap: u32) -> bool {
+    /// Whether to rest now, after a burst of so many messages. Half a stock is worth a rest.
+    fn judge(&self, burst: u32) -> bool {
         let Some(wanted) = self.wanted.get() else { return false };
-        let (worth_it, heap) = (burst >= heap / 2, burst >= heap);
+        let (worth_it, heap) = (burst >= self.stock / 2, burst >= self.stock);
         let next = match self.before.get() {
             // The second look in a row: the stream, if there was one, is over.
             _ if burst == 0 => Before::Nothing,
@@ -219,7 +218,7 @@ mod tests {
             let found = if rested { stock } else { burst };
             rested = false;
             for look in 0..misses {
-                rested = pace.judge(if look == 0 { found } else { 0 }, HEAP);
+                rested = pace.judge(if look == 0 { found } else { 0 });
                 rests += u32::from(rested);
             }
         }

@@ -13,7 +13,7 @@ use private_shm::{Holdings, names};
 use slipring::*;
 use std::cell::Cell;
 use std::io::{Read, Write};
-use support::{Name, role, say, spawn};
+use support::{Name, end_of, role, say, spawn};
 
 const MIB: usize = 1 << 20;
 
@@ -243,9 +243,7 @@ fn fork_and_join(work: impl FnOnce()) -> impl FnOnce() {
         unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
     }
     move || {
-        let mut status = 0;
-        // SAFETY: a live integer to write to.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        let status = end_of(pid);
         assert!(libc::WIFEXITED(status), "killed by signal {}", libc::WTERMSIG(status));
         assert_eq!(libc::WEXITSTATUS(status), 0);
     }

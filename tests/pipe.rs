@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
-use support::{Name, hear, role, say, spawn};
+use support::{Name, end_of, hear, role, say, spawn};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -625,9 +625,7 @@ where
             return [77; WORDS];
         }
         if !dies {
-            let mut status = 0;
-            // SAFETY: waits for the child just made.
-            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            end_of(pid);
         }
         [5; WORDS]
     });
@@ -657,10 +655,7 @@ fn fork_in_a_batch(name: &str) {
             // SAFETY: the child goes on with its copies of the handles, and exits.
             let pid = unsafe { libc::fork() };
             if pid != 0 {
-                let mut status = 0;
-                // SAFETY: waits for the child just made.
-                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-                assert_eq!(status, 0, "the forked child failed");
+                assert_eq!(end_of(pid), 0, "the forked child failed");
                 assert!(matches!(a.try_send([4; 8]), Err(SendError::Full(_))));
             }
             child = Some(pid == 0);
@@ -693,10 +688,7 @@ impl AsRef<[u8]> for Forking<'_> {
             // SAFETY: the child goes on with its copies of the handles, and exits.
             let pid = unsafe { libc::fork() };
             if pid != 0 {
-                let mut status = 0;
-                // SAFETY: waits for the child just made.
-                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-                assert_eq!(status, 0, "the forked child failed");
+                assert_eq!(end_of(pid), 0, "the forked child failed");
                 let early = self.receiver.borrow_mut().try_recv();
                 assert!(matches!(early, Err(RecvError::Empty)), "{early:?}");
             }
@@ -838,10 +830,7 @@ fn fork_then_a_torn_ring(name: &str) {
         }
     }
     tell.write_all(&[1]).unwrap();
-    let mut status = 0;
-    // SAFETY: waits for the child made above.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "the forked child failed");
+    assert_eq!(end_of(pid), 0, "the forked child failed");
     say("done");
 }
 

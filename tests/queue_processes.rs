@@ -4,7 +4,7 @@ mod support;
 
 use slipring::*;
 use std::time::Duration;
-use support::{BRIEF, Name, Process, hear, role, say, spawn};
+use support::{BRIEF, Name, Process, end_of, hear, role, say, spawn};
 
 /// Longer than any of these tests takes, so that a hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -424,10 +424,7 @@ fn fork_and_leave(name: &str) {
     }
     drop((tx, queue));
     drop(parents_end);
-    let mut status = 0;
-    // SAFETY: a live number to write to.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0);
+    assert_eq!(end_of(pid), 0);
 }
 
 /// Waits that are too short for a slice count together.

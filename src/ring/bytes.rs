@@ -22,9 +22,10 @@
 //! defined here and whose assembly is the business of the layer above.
 //!
 //! `head` counts cells ever released. `tail` counts cells ever published, or lags by what
-//! was published last: the consumer has no need of it, it tells a successor of the
-//! producer where to look for the first cell that is zero, and onlookers how much there
-//! is. *Invariant*, of the true tail:
+//! was published last. It tells a successor of the producer where to look for the first
+//! cell that is zero, onlookers how much there is, and the consumer whether a rest has
+//! brought a stock and, once in some laps, whether it is where it may be; what there is to
+//! receive it does not tell. *Invariant*, of the true tail:
 //!
 //! ```text
 //! head <= tail <= head + capacity
@@ -767,7 +768,8 @@ impl<'a> Producer<'a> {
         self.ring.word(self.published).store(first.0, Ordering::Release);
         point("bytes.published");
         self.published = self.tail;
-        // Relaxed: who takes over was told so otherwise, and onlookers decide nothing.
+        // Relaxed: to who takes over the hand-over makes it visible, to a consumer the header
+        // of the next publication; to onlookers nothing needs to.
         self.ring.header().tail.store(self.tail.0, Ordering::Relaxed);
         point("bytes.noted");
     }

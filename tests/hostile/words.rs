@@ -35,7 +35,7 @@ fn a_header_that_is_none_is_not_waited_for() {
         assert!(b.poll(SHORT).is_err());
         next.store(0, SeqCst);
     }
-    // Nobody but a successor of the sender asks where the tail is.
+    // The receiver asks where the tail is only at the beginning of some laps.
     for bit in 0..64 {
         watch.step(|| format!("tail with bit {bit}"));
         outside.word(tail).fetch_xor(1 << bit, SeqCst);

@@ -1,7 +1,7 @@
 //! Queues: messages of fixed size and of bytes, at most once and at least once.
 
 use crate::stage::{Death, PATIENCE, Scenario, Stage, Survivor, Victim, begin, end};
-use crate::support::{BRIEF, hear, say};
+use crate::support::{BRIEF, end_of, hear, say};
 use slipring::*;
 
 /// A message that shows when it is torn.
@@ -135,9 +135,7 @@ pub const VICTIMS: &[Victim] = &[
             end();
             unreachable!("a forked victim dies");
         }
-        let mut status = 0;
-        // SAFETY: a child of this process, and a live integer.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        let status = end_of(pid);
         assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
         slipring::points::stop();
         say(&format!("over {pid}"));

@@ -11,6 +11,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 /// sleeper.
 pub const BRIEF: std::time::Duration = std::time::Duration::from_nanos(1);
 
+/// Waits for a child that was forked; how it ended.
+pub fn end_of(pid: libc::pid_t) -> i32 {
+    let mut status = 0;
+    // SAFETY: a live number to write to.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    status
+}
+
 /// A segment name of this test's own, unlinked when the test ends, however it
 /// ends.
 pub struct Name(String);
