@@ -9,8 +9,9 @@
 //! A consumer that died while it took a message did not know yet which. Such
 //! messages are assigned to such consumers, to each at most as many as it can
 //! have had (one, or its batch), and only if the order of messages allows that
-//! it took this one during its last operation. What can't be assigned is a
-//! violation. Where messages are delivered again, each repeated delivery is
+//! it took this one during its last operation. Where messages come in pieces, one that
+//! died between two operations may have had the beginning of one message. What can't be
+//! assigned is a violation. Where messages are delivered again, each repeated delivery is
 //! assigned to a death in the same way, and to one that said that it held just
 //! this message where there is one.
 //!
@@ -65,7 +66,7 @@ pub struct Evidence<'a> {
     pub deaths: &'a [Death],
     /// What a consumer had in place when it died is delivered again.
     pub delivers_again: bool,
-    /// Nor is what it had in place sure to be (a message in pieces).
+    /// Nor is what it had in place sure to be, nor what it had begun (a message in pieces).
     pub in_pieces: bool,
     /// Repeated deliveries are flagged.
     pub flags: bool,
@@ -271,7 +272,11 @@ fn explain_gaps(
 ) {
     let in_place = !evidence.delivers_again || evidence.in_pieces;
     let dead = || evidence.deaths.iter().filter(|death| death.side == Side::Consumers);
-    let most = |death: &Death| death.copying.max(u64::from(in_place));
+    let most = |death: &Death| match death.phase {
+        // It has entered what it received; it may have the beginning of another.
+        Phase::Outside => u64::from(evidence.in_pieces),
+        _ => death.copying.max(u64::from(in_place)),
+    };
     let takers: Vec<&Death> = dead().filter(|death| most(death) > 0).collect();
     let capacity: Vec<u64> = takers.iter().map(|death| most(death)).collect();
     let unreturned: Vec<&Death> = if in_place {
@@ -282,7 +287,7 @@ fn explain_gaps(
     let can = |item: usize, taker: usize| {
         let taker = takers[taker];
         match (gaps.get(item), taker.phase) {
-            (Some(gap), Phase::Taking) => {
+            (Some(gap), Phase::Taking | Phase::Outside) => {
                 gap.passed > taker.entered && gap.asked_before < taker.gone
             }
             // It knew which, and had not entered it yet.

@@ -8,6 +8,7 @@ struct Story {
     run: Run,
     deaths: Vec<Death>,
     delivers_again: bool,
+    in_pieces: bool,
     flags: bool,
 }
 
@@ -20,12 +21,17 @@ impl Story {
             run: Run { incarnation: 1, base: 0, done, intent: done },
             deaths: Vec::new(),
             delivers_again: false,
+            in_pieces: false,
             flags: true,
         }
     }
 
     fn at_least_once(self) -> Story {
         Story { delivers_again: true, ..self }
+    }
+
+    fn in_pieces(self) -> Story {
+        Story { in_pieces: true, ..self }
     }
 
     /// The consumer received the message, having asked for it at one time and
@@ -85,7 +91,7 @@ impl Story {
                 runs: &[self.run],
                 deaths: &self.deaths,
                 delivers_again: self.delivers_again,
-                in_pieces: false,
+                in_pieces: self.in_pieces,
                 flags: self.flags,
             },
             &mut complaints,
@@ -114,6 +120,23 @@ fn a_missing_message_needs_a_death_in_its_time() {
     assert!(!explained(0, 100), "it died before message 4 was asked for");
     assert!(!explained(701, 800), "it began when message 6 was there already");
     assert_eq!(story().died(Phase::Outside, None, 0, 500).tally().missing, 1);
+}
+
+#[test]
+fn one_that_died_outside_explains_one_message_that_came_in_pieces() {
+    let story = |missing: &[u64]| {
+        Story::of(10).all_but(missing).at_least_once().in_pieces().died(
+            Phase::Outside,
+            None,
+            0,
+            500,
+        )
+    };
+    assert_eq!(story(&[5]).tally().lost_with_owner, 1);
+    assert_eq!(story(&[8]).tally().missing, 1, "nobody died in its time");
+    // What it had been copying before is entered.
+    let Tally { missing, lost_with_owner, .. } = story(&[5, 6]).copying(2).tally();
+    assert_eq!((missing, lost_with_owner), (1, 1));
 }
 
 #[test]

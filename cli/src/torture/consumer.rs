@@ -2,7 +2,7 @@
 //!
 //! | it died | its seat says | the message |
 //! |---------|---------------|-------------|
-//! | outside | nothing held | was released |
+//! | outside | nothing held | was released; lost, if its first pieces had come |
 //! | taking, in place | a time before | none, or one that was taken: lost, or delivered again |
 //! | taking, copying | how many | as above, or released and not entered: lost |
 //! | holding | which | lost but entered, or delivered again |
