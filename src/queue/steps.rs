@@ -7,7 +7,7 @@
 use super::{Core, Refusal};
 use crate::error::Error;
 use crate::ring::Owner;
-use crate::ring::mpmc::{Claim, Delivery, NoClaim, NoTake, Taken};
+use crate::ring::mpmc::{Claim, ClaimedRun, Delivery, NoClaim, NoTake, Taken, TakenRun};
 use crate::sync::STEP_BUDGET;
 use crate::word::roster::Role;
 use core::cell::Cell;
@@ -26,6 +26,21 @@ impl Core {
             return None;
         }
         Some(claim)
+    }
+
+    /// Claims up to `most` slots at once, in the usual case. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn claim_run(&self, me: Owner, most: usize) -> Option<ClaimedRun<'static>> {
+        if self.roster.is_closed() {
+            return None;
+        }
+        let run = self.ring.claim_run(me, most)?;
+        if self.roster.is_closed_after_claim() {
+            self.ring.abandon_run(run);
+            self.readable.notify();
+            return None;
+        }
+        Some(run)
     }
 
     /// Claims the next slot, unless the queue is closed.
@@ -67,9 +82,23 @@ impl Core {
         me: Owner,
         searched: &Cell<Option<u64>>,
     ) -> Option<Taken<'static>> {
-        let usual = self.delivery == Delivery::AtMostOnce
-            || searched.get() == Some(self.ring.orphan_epoch());
-        if usual { self.ring.take_at_hint(me) } else { None }
+        if self.has_no_orphans(searched) { self.ring.take_at_hint(me) } else { None }
+    }
+
+    /// Takes up to `most` messages at once, in the usual case. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn take_run(
+        &self,
+        me: Owner,
+        most: usize,
+        searched: &Cell<Option<u64>>,
+    ) -> Option<TakenRun<'static>> {
+        if self.has_no_orphans(searched) { self.ring.take_run(me, most) } else { None }
+    }
+
+    #[inline(always)]
+    fn has_no_orphans(&self, searched: &Cell<Option<u64>>) -> bool {
+        self.delivery == Delivery::AtMostOnce || searched.get() == Some(self.ring.orphan_epoch())
     }
 
     /// Takes the next message, or one whose receiver died. `searched` is the

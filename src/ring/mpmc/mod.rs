@@ -54,16 +54,27 @@
 //! | after its release | FREE, next lap | nothing |
 //! | before a hint's store | a hint behind the truth | walk a little |
 
+mod geometry;
+mod recovery;
+mod run;
+mod walk;
+mod word;
+
+pub use geometry::Geometry;
+pub use run::{ClaimedRun, TakenRun};
+
 use super::Owner;
 use crate::error::Error;
-use crate::memory::{LINE, Region, prefetch_to_write, round_up};
-use crate::position::{Laps, MAX_LAP_BITS, Position};
+use crate::memory::{Region, prefetch_to_write};
+use crate::position::Position;
 use crate::sync::{AtomicU64, Ordering, STEP_BUDGET, Witness, point};
-use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use crossbeam_utils::{Backoff, CachePadded};
+use geometry::{AHEAD, SLOTS};
+use walk::GALLOP_COST;
+use word::{FREE, FULL, ORPHAN, POISON, READING, READING_RUN, WRITING, WRITING_RUN, Word};
 
 /// What becomes of a message whose receiver died holding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -75,49 +86,6 @@ pub enum Delivery {
     /// place say so ([`Message::redelivered`](crate::Message::redelivered));
     /// copies that `recv` gives do not.
     AtLeastOnce,
-}
-
-/// The word of a slot, unpacked at need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word(u64);
-
-const STATE_BITS: u32 = 3;
-const LAP_SHIFT: u32 = STATE_BITS + Owner::BITS;
-const _: () = assert!(MAX_LAP_BITS + LAP_SHIFT == u64::BITS);
-
-/// Slots above so many bytes begin with a line of their own.
-const LARGE: usize = 4096;
-
-/// Steps that a gallop counts for, since it reads up to 2 log2(capacity) words.
-const GALLOP_COST: u32 = STEP_BUDGET >> 16;
-
-const FREE: u64 = 0;
-const WRITING: u64 = 1;
-const FULL: u64 = 2;
-const READING: u64 = 3;
-const POISON: u64 = 4;
-const ORPHAN: u64 = 5;
-
-impl Word {
-    #[inline(always)]
-    const fn new(lap: u64, state: u64, owner: u16) -> Word {
-        Word(lap << LAP_SHIFT | state << Owner::BITS | owner as u64)
-    }
-
-    #[inline(always)]
-    const fn lap(self) -> u64 {
-        self.0 >> LAP_SHIFT
-    }
-
-    #[inline(always)]
-    const fn state(self) -> u64 {
-        self.0 >> Owner::BITS & ((1 << STATE_BITS) - 1)
-    }
-
-    #[inline(always)]
-    const fn owner(self) -> Option<Owner> {
-        Owner::new((self.0 & Owner::MAX as u64) as u16)
-    }
 }
 
 /// The lines before the slots.
@@ -151,90 +119,6 @@ struct Slot {
 impl core::fmt::Debug for Slot {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Slot").finish_non_exhaustive()
-    }
-}
-
-/// Where everything lies: a function of the capacity and the payload's layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    laps: Laps,
-    payload: Layout,
-    payload_offset: usize,
-    stride: usize,
-    /// Bytes from a slot to what is asked for ahead of it: none in a small ring, where
-    /// all would but take each other's lines, and none where few slots share a line,
-    /// which loses by it.
-    ahead: usize,
-    len: usize,
-}
-
-/// How many slots ahead lines are asked for, to be written to: each side's were
-/// written by the other one last.
-const AHEAD: usize = 8;
-
-const SLOTS: usize = match round_up(size_of::<Header>(), LINE) {
-    Some(offset) => offset,
-    None => unreachable!(),
-};
-
-impl Geometry {
-    /// The geometry of `capacity` slots (1 to 2³¹) that each hold one `payload`
-    /// (alignment at most 64).
-    ///
-    /// A slot of up to 64 bytes is padded to a power of two, so that it never
-    /// straddles two cache lines. Larger ones lie as densely as their alignment
-    /// allows: to own a slot is to own its lines, and each costs a transfer. From 4
-    /// KiB on that counts for nothing, and each slot has lines of its own.
-    ///
-    /// # Errors
-    ///
-    /// Says what is wrong with the capacity or the payload.
-    pub fn new(capacity: usize, payload: Layout) -> Result<Geometry, &'static str> {
-        let laps = Laps::new(capacity).ok_or("capacity must be from 1 to 2^31 slots")?;
-        if payload.align() > 64 {
-            return Err("alignment above 64 bytes is not supported");
-        }
-        let too_large = "the ring's size overflows";
-        let payload_offset = round_up(size_of::<Slot>(), payload.align()).ok_or(too_large)?;
-        let used = payload_offset.checked_add(payload.size()).ok_or(too_large)?;
-        let stride = if used <= 64 {
-            used.next_power_of_two().max(align_of::<Slot>())
-        } else {
-            let align = if used <= LARGE { payload.align().max(align_of::<Slot>()) } else { 64 };
-            round_up(used, align).ok_or(too_large)?
-        };
-        let ahead = if stride <= 32 && capacity >= 4 * AHEAD { AHEAD * stride } else { 0 };
-        let len = stride
-            .checked_mul(capacity)
-            .and_then(|slots| slots.checked_add(SLOTS + ahead))
-            .and_then(|len| round_up(len, LINE))
-            .filter(|&len| len <= isize::MAX as usize)
-            .ok_or(too_large)?;
-        Ok(Geometry { laps, payload, payload_offset, stride, ahead, len })
-    }
-
-    /// Bytes that the ring takes, from a base aligned to [`LINE`].
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Never: a ring has a header.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// Slots.
-    pub fn capacity(&self) -> usize {
-        self.laps.capacity()
-    }
-
-    /// Size and alignment of one payload.
-    pub fn payload(&self) -> Layout {
-        self.payload
-    }
-
-    fn fits(&self, region: Region<'_>) -> bool {
-        Layout::from_size_align(self.len, LINE).is_ok_and(|layout| region.fits(layout))
     }
 }
 
@@ -447,9 +331,10 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     fn load(&self, at: Position) -> Word {
-        // Relaxed: a decision is only ever made by the CAS that follows, and
-        // that one acquires.
-        Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Relaxed))
+        // Edge W: Acquire pairs with the Release of the first slot in `commit_run`,
+        // `abandon_run` and `release_run`. For all else Relaxed would do: a decision is only
+        // ever made by the CAS that follows, and that one acquires.
+        Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Acquire))
     }
 
     #[inline(always)]
@@ -462,66 +347,6 @@ impl<'a> Ring<'a> {
     fn free_after(&self, lap: u64) -> Word {
         let laps = self.geometry.laps;
         Word::new(laps.lap(laps.at(lap.wrapping_add(1), 0)), FREE, 0)
-    }
-
-    /// Laps by which the word is ahead of the position.
-    #[inline(always)]
-    fn ahead(&self, word: Word, at: Position) -> i64 {
-        let laps = self.geometry.laps;
-        laps.laps_between(word.lap(), laps.lap(at))
-    }
-
-    /// The first position that the word at `at` does not yet prove to be
-    /// passed; `passed` says whether its own lap is.
-    fn after(&self, word: Word, at: Position, own_lap_passed: bool) -> Position {
-        let laps = self.geometry.laps;
-        let lap = if own_lap_passed { word.lap() } else { word.lap().wrapping_sub(1) };
-        laps.next(laps.at(lap, laps.index(at)))
-    }
-
-    /// The first position from `low` on that is not passed: by doubling steps,
-    /// then by halving them. Right as far as the words it saw; the caller looks
-    /// again at what it returns.
-    #[cold]
-    fn gallop(&self, mut low: Position, passed: impl Fn(Position) -> bool) -> Position {
-        let laps = self.geometry.laps;
-        let mut step = 1;
-        let mut high = loop {
-            let probe = laps.forward(low, step);
-            if !passed(probe) {
-                break probe;
-            }
-            low = laps.next(probe);
-            if step == laps.capacity() {
-                return low;
-            }
-            step = (step * 2).min(laps.capacity());
-        };
-        while low != high {
-            let distance = laps.slots_between(high, low);
-            if distance <= 0 {
-                break;
-            }
-            let middle = laps.forward(low, (distance / 2) as usize);
-            if passed(middle) {
-                low = laps.next(middle);
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
-    fn claimed(&self, at: Position) -> bool {
-        let word = self.load(at);
-        let ahead = self.ahead(word, at);
-        ahead > 0 || ahead == 0 && word.state() != FREE
-    }
-
-    fn resolved(&self, at: Position) -> bool {
-        let word = self.load(at);
-        let ahead = self.ahead(word, at);
-        ahead > 0 || ahead == 0 && matches!(word.state(), READING | ORPHAN)
     }
 
     /// Claims the slot at the hint, if it is free: the usual case of
@@ -623,18 +448,18 @@ impl<'a> Ring<'a> {
                 }
                 // The hint was behind: somebody claimed this position.
                 0.. => {
-                    at = self.after(word, at, word.state() != FREE);
+                    at = self.after(word, at, Word::is_claimed);
                     behind += 1;
                     if behind > 3 {
                         steps += GALLOP_COST;
-                        at = self.gallop(at, |p| self.claimed(p));
+                        at = self.frontier(at, Word::is_claimed);
                     }
                 }
                 // The slot is still in the lap before: `at` is the frontier.
                 _ => match word.state() {
                     FULL => return Err(NoClaim::Full(None)),
                     ORPHAN => return Err(NoClaim::Full(None)),
-                    WRITING | READING => match word.owner() {
+                    WRITING | WRITING_RUN | READING | READING_RUN => match word.owner() {
                         Some(owner) => return Err(NoClaim::Full(Some(owner))),
                         None => return Err(NoClaim::Corrupt(self.bad_slot(at))),
                     },
@@ -644,7 +469,8 @@ impl<'a> Ring<'a> {
                         point("claim.poison-freed");
                     }
                     // The load was older than the hint: start from what it
-                    // saw. The CAS above decides on the newest value.
+                    // saw. The CAS above decides on the newest value, and fails; also
+                    // inside a run of that lap, which is over if the hint is there.
                     FREE => at = laps.at(word.lap(), laps.index(at)),
                     _ => return Err(NoClaim::Corrupt(self.bad_slot(at))),
                 },
@@ -750,7 +576,7 @@ impl<'a> Ring<'a> {
                     backoff.spin();
                 }
                 (0, FREE) => return Err(NoTake::Empty(None)),
-                (0, WRITING) => match word.owner() {
+                (0, WRITING | WRITING_RUN) => match word.owner() {
                     Some(owner) => return Err(NoTake::Pending(owner)),
                     None => return Err(NoTake::Corrupt(self.bad_slot(at))),
                 },
@@ -762,17 +588,16 @@ impl<'a> Ring<'a> {
                         return Err(NoTake::Skipped);
                     }
                 }
-                (0, READING | ORPHAN) | (1.., _) => {
-                    let own = matches!(word.state(), READING | ORPHAN);
-                    at = self.after(word, at, own);
+                (0, READING | READING_RUN | ORPHAN) | (1.., _) => {
+                    at = self.after(word, at, Word::is_resolved);
                     behind += 1;
                     if behind > 3 {
                         steps += GALLOP_COST;
-                        at = self.gallop(at, |p| self.resolved(p));
+                        at = self.frontier(at, Word::is_resolved);
                     }
                 }
                 // The slot is in use since the lap before.
-                (..0, READING) => match word.owner() {
+                (..0, READING | READING_RUN) => match word.owner() {
                     Some(owner) => return Err(NoTake::Empty(Some(owner))),
                     None => return Err(NoTake::Corrupt(self.bad_slot(at))),
                 },
@@ -784,7 +609,7 @@ impl<'a> Ring<'a> {
                     }
                 }
                 // The load was older than the hint: see `try_claim`.
-                (..0, FREE | WRITING | FULL | POISON) => {
+                (..0, FREE | WRITING | WRITING_RUN | FULL | POISON) => {
                     at = laps.at(word.lap(), laps.index(at));
                 }
                 _ => return Err(NoTake::Corrupt(self.bad_slot(at))),
@@ -814,157 +639,11 @@ impl<'a> Ring<'a> {
         taken.slot.word.store(taken.free.0, Ordering::Release);
         point("release.slot");
     }
-
-    /// Counts the recoveries that may have left orphans. A consumer that finds
-    /// another number than at its last fruitless [`Ring::try_adopt`] looks for
-    /// orphans; each consumer remembers for itself, so that one that is stopped
-    /// or killed keeps nobody else from them.
-    #[inline]
-    pub fn orphan_epoch(&self) -> u64 {
-        // Edge O: Acquire pairs with the Release in `recover`.
-        self.header().counters.orphans.load(Ordering::Acquire)
-    }
-
-    /// Looks at every slot for a message whose receiver died, and takes it.
-    pub fn try_adopt(&self, me: Owner) -> Option<Taken<'a>> {
-        let laps = self.geometry.laps;
-        (0..laps.capacity()).find_map(|index| {
-            let at = laps.at(0, index);
-            let word = self.load(at);
-            if word.state() == ORPHAN { self.adopt(at, word, me) } else { None }
-        })
-    }
-
-    /// Takes the orphan that `word` showed in the slot of `at`.
-    #[cold]
-    fn adopt(&self, at: Position, word: Word, me: Owner) -> Option<Taken<'a>> {
-        let laps = self.geometry.laps;
-        // Edges P and R: Acquire pairs with the Release in `commit`, whose
-        // release sequence the moves since then have continued, and with that
-        // in `recover`.
-        let mine = Word::new(word.lap(), READING, me.get());
-        if !self.cas(at, word, mine, Ordering::Acquire) {
-            return None;
-        }
-        point("adopt.slot");
-        self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
-        point("adopt.counted");
-        let taken = self.taken_of(laps.at(word.lap(), laps.index(at)), true);
-        taken.slot.witness.read();
-        Some(taken)
-    }
-
-    /// Repairs every word that names `dead`; returns how many did. Wake
-    /// everybody afterwards.
-    ///
-    /// Idempotent: killed half-way, it is repeated by whoever recovers next.
-    /// The caller must know that `dead` is gone for good and that its number is
-    /// not given out meanwhile; if not, messages can be lost or torn (memory
-    /// stays safe in other respects).
-    pub fn recover(&self, dead: Owner, delivery: Delivery) -> usize {
-        let laps = self.geometry.laps;
-        let counters = &self.header().counters;
-        let mut repaired = 0;
-        for index in 0..laps.capacity() {
-            let at = laps.at(0, index);
-            let word = self.load(at);
-            if word.owner() != Some(dead) {
-                continue;
-            }
-            // Edge R: Release, so that whoever acquires the slot next also sees
-            // what the recoverer knows the dead to have done.
-            let (to, count) = match (word.state(), delivery) {
-                (WRITING, _) => (Word::new(word.lap(), POISON, 0), Some(&counters.abandoned)),
-                (READING, Delivery::AtMostOnce) => {
-                    (self.free_after(word.lap()), Some(&counters.lost))
-                }
-                (READING, Delivery::AtLeastOnce) => (Word::new(word.lap(), ORPHAN, 0), None),
-                _ => continue,
-            };
-            if self.cas(at, word, to, Ordering::Release) {
-                point("recover.slot");
-                repaired += 1;
-                if let Some(count) = count {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    point("recover.counted");
-                }
-            }
-        }
-        if delivery == Delivery::AtLeastOnce {
-            // Also when nothing was found: a recoverer that was killed before
-            // this line may have made orphans. Edge O: Release pairs with the
-            // Acquire in `orphan_epoch`.
-            counters.orphans.fetch_add(1, Ordering::Release);
-            point("recover.orphans");
-        }
-        repaired
-    }
-
-    /// The first position never resolved and the first never claimed, as two
-    /// moments saw them.
-    fn bounds(&self) -> (Position, Position) {
-        let laps = self.geometry.laps;
-        let find = |hint: u64, passed: &dyn Fn(Position) -> bool, own: fn(Word) -> bool| {
-            let mut at = laps.checked(hint).unwrap_or(Position(0));
-            for _ in 0..4 {
-                if !passed(at) {
-                    break;
-                }
-                let word = self.load(at);
-                at = self.gallop(self.after(word, at, own(word)), passed);
-            }
-            at
-        };
-        let head = find(self.header().head.load(Ordering::Relaxed), &|p| self.resolved(p), |w| {
-            matches!(w.state(), READING | ORPHAN)
-        });
-        let tail = find(self.header().tail.load(Ordering::Relaxed), &|p| self.claimed(p), |w| {
-            w.state() != FREE
-        });
-        (head, tail)
-    }
-
-    /// Messages published and not yet taken, with those being written: a
-    /// moment's truth.
-    pub fn len(&self) -> usize {
-        let (head, tail) = self.bounds();
-        self.geometry.laps.slots_between(tail, head).clamp(0, self.geometry.capacity() as i64)
-            as usize
-    }
-
-    /// Whether the next position to take holds no message and none is being
-    /// written to it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether the slot that the next message needs is still in use.
-    pub fn is_full(&self) -> bool {
-        let (_, tail) = self.bounds();
-        let word = self.load(tail);
-        self.ahead(word, tail) < 0 && word.state() != POISON
-    }
-
-    /// Advisory counts since the ring was made.
-    pub fn counts(&self) -> Counts {
-        let laps = self.geometry.laps;
-        let (head, tail) = self.bounds();
-        let counters = &self.header().counters;
-        Counts {
-            claimed: laps.count(tail),
-            resolved: laps.count(head),
-            lost: counters.lost.load(Ordering::Relaxed),
-            redelivered: counters.redelivered.load(Ordering::Relaxed),
-            abandoned: counters.abandoned.load(Ordering::Relaxed),
-        }
-    }
 }
 
 const _: () = assert!(offset_of!(Slot, word) == 0);
 
 #[cfg(all(test, loom))]
-#[path = "mpmc_models.rs"]
 mod models;
 #[cfg(all(test, not(loom)))]
-#[path = "mpmc_tests.rs"]
 mod tests;

@@ -6,7 +6,9 @@
 
 use super::*;
 use crate::memory::Heap;
+use crate::position::Laps;
 use crate::sync::die_at;
+use core::alloc::Layout;
 use loom::sync::Mutex;
 use loom::thread;
 use std::sync::Arc;

@@ -1,8 +1,12 @@
 //! Behaviour of the owned-slot ring on one thread against a naive oracle, its
 //! order and completeness on many, and what hostile contents can do to it.
 
+use super::geometry::LARGE;
+use super::word::LAP_SHIFT;
 use super::*;
 use crate::memory::Heap;
+use crate::position::Laps;
+use core::alloc::Layout;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -491,9 +495,9 @@ fn a_stale_hint_costs_a_logarithmic_number_of_steps() {
     for i in 0..capacity as u64 {
         if i.is_power_of_two() || i == capacity as u64 - 1 {
             let probes = std::cell::Cell::new(0);
-            let found = ring.gallop(from, |p| {
+            let found = ring.gallop(from, |word: Word| {
                 probes.set(probes.get() + 1);
-                ring.claimed(p)
+                word.is_claimed()
             });
             assert_eq!(g.laps.slots_between(found, from), i as i64);
             assert!(probes.get() <= 36, "{} probes for {i}", probes.get());
@@ -878,7 +882,7 @@ fn laps_that_chase_each_other_end_at_the_budget() {
         for _ in 0..300 {
             for index in 0..capacity {
                 let lap = g.laps.lap(Position(u64::MAX)) / 8 * (noise.next() % 8);
-                let word = Word::new(lap, noise.next() % 6, noise.next() as u16 & 3);
+                let word = Word::new(lap, noise.next() % 8, noise.next() as u16 & 3);
                 ring.slot(index).word.store(word.0, Ordering::Relaxed);
             }
             let hint = g.laps.at(noise.next(), 0).0;
