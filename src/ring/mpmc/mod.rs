@@ -331,9 +331,10 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     fn load(&self, at: Position) -> Word {
-        // Edge W: Acquire pairs with the Release of the first slot in `commit_run`,
-        // `abandon_run` and `release_run`. For all else Relaxed would do: a decision is only
-        // ever made by the CAS that follows, and that one acquires.
+        // Edge W: Acquire pairs with the Release in `settle`. For all but runs Relaxed would
+        // do: a decision is only ever made by the CAS that follows, and that one acquires.
+        // Not modelled: loom takes the stores to a word for ordered as they were run, so
+        // that no CAS can come before one that has been.
         Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Acquire))
     }
 

@@ -302,6 +302,303 @@ fn hints_stored_late_cost_steps_only() {
 }
 
 // ---------------------------------------------------------------------------
+// Runs, of two slots in rings of four
+// ---------------------------------------------------------------------------
+
+fn try_send_run(ring: Ring<'_>, me: Owner, values: [u64; 2]) -> bool {
+    let Some(run) = ring.claim_run(me, 2) else { return false };
+    ring.commit_run(run, |nth, to| {
+        // SAFETY: a u64 of the run.
+        unsafe { to.cast::<u64>().write(values[nth]) };
+    });
+    true
+}
+
+fn try_receive_run(ring: Ring<'_>, me: Owner) -> Option<[u64; 2]> {
+    let run = ring.take_run(me, 2)?;
+    let mut values = [0; 2];
+    ring.release_run(run, |nth, from| {
+        // SAFETY: a published u64 of the run.
+        values[nth] = unsafe { from.cast::<u64>().read() };
+    });
+    Some(values)
+}
+
+fn adopt(ring: Ring<'_>, me: Owner) -> Option<u64> {
+    let taken = ring.try_adopt(me)?;
+    let value = get(&taken);
+    ring.release(taken);
+    Some(value)
+}
+
+/// By runs where there are any.
+fn receive_all(ring: Ring<'_>, me: Owner, n: usize) -> Vec<u64> {
+    let mut all = Vec::new();
+    while all.len() < n {
+        match try_receive_run(ring, me) {
+            Some(values) => all.extend(values),
+            None => match try_receive(ring, me) {
+                Some(value) => all.push(value),
+                None => thread::yield_now(),
+            },
+        }
+    }
+    all
+}
+
+#[test]
+fn a_run_is_received_as_it_was_sent() {
+    for start in [0, before_the_wrap(4) - 1] {
+        bounded(Some(3), move || {
+            let model = Model::new(4, start);
+            let writer = spawn(&model, |ring| assert!(try_send_run(ring, A, [1, 2])));
+            assert_eq!(receive_all(model.ring(), B, 2), [1, 2]);
+            writer.join().unwrap();
+            assert!(model.ring().is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_run_is_received_one_by_one() {
+    bounded(Some(3), || {
+        let model = Model::new(4, 0);
+        let writer = spawn(&model, |ring| assert!(try_send_run(ring, A, [1, 2])));
+        let ring = model.ring();
+        assert_eq!((receive(ring, B), receive(ring, B)), (1, 2));
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn messages_of_two_senders_are_received_as_a_run() {
+    bounded(Some(3), || {
+        let model = Model::new(4, 0);
+        let one = spawn(&model, |ring| assert!(try_send(ring, A, 1)));
+        let two = spawn(&model, |ring| assert!(try_send(ring, B, 2)));
+        assert_eq!(receive_all(model.ring(), C, 2).iter().sum::<u64>(), 3);
+        one.join().unwrap();
+        two.join().unwrap();
+    });
+}
+
+#[test]
+fn a_run_waits_for_the_readers_of_the_lap_before() {
+    for in_runs in [false, true] {
+        bounded(Some(3), move || {
+            let model = Model::new(4, 0);
+            (1..=4).for_each(|i| send(model.ring(), A, i));
+            let reader = spawn(&model, move |ring| {
+                if in_runs {
+                    assert_eq!(try_receive_run(ring, B), Some([1, 2]));
+                } else {
+                    assert_eq!((receive(ring, B), receive(ring, B)), (1, 2));
+                }
+            });
+            while !try_send_run(model.ring(), A, [5, 6]) {
+                thread::yield_now();
+            }
+            reader.join().unwrap();
+            assert_eq!(receive_all(model.ring(), B, 4), [3, 4, 5, 6]);
+        });
+    }
+}
+
+#[test]
+fn a_slot_of_a_run_goes_to_a_single_claim_of_the_next_lap() {
+    bounded(Some(3), || {
+        let model = Model::new(4, 0);
+        (1..=4).for_each(|i| send(model.ring(), A, i));
+        let reader = spawn(&model, |ring| assert_eq!(try_receive_run(ring, B), Some([1, 2])));
+        let ring = model.ring();
+        send(ring, A, 5);
+        send(ring, A, 6);
+        reader.join().unwrap();
+        assert_eq!(receive_all(ring, B, 4), [3, 4, 5, 6]);
+    });
+}
+
+#[test]
+fn a_run_and_another_writer_never_hold_one_slot() {
+    for stale in [false, true] {
+        bounded(Some(3), move || {
+            let model = Model::new(4, before_the_wrap(4) - 1);
+            let first = Position(model.ring().header().tail.load(Ordering::Relaxed));
+            if stale {
+                // The ring has gone round, and hints are where they were.
+                for i in 91..95 {
+                    send(model.ring(), C, i);
+                    assert_eq!(receive(model.ring(), C), i);
+                }
+            }
+            let writer = spawn(&model, |ring| {
+                if !try_send_run(ring, A, [1, 2]) {
+                    send(ring, A, 1);
+                    send(ring, A, 2);
+                }
+            });
+            let late = spawn(&model, move |ring| {
+                if stale {
+                    ring.header().tail.store(first.0, Ordering::Relaxed);
+                }
+                send(ring, B, 3);
+            });
+            writer.join().unwrap();
+            late.join().unwrap();
+            let all = receive_all(model.ring(), C, 3);
+            assert!(all == [1, 2, 3] || all == [3, 1, 2] || all == [1, 3, 2], "{all:?}");
+            assert!(model.ring().is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_run_and_another_reader_never_get_one_message() {
+    bounded(Some(3), || {
+        let model = Model::new(4, 0);
+        (1..=3).for_each(|i| send(model.ring(), A, i));
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let its = got.clone();
+        let reader = spawn(&model, move |ring| {
+            let values = try_receive_run(ring, B).map_or(vec![], |values| values.to_vec());
+            its.lock().unwrap().extend(values);
+        });
+        let ring = model.ring();
+        let mine: Vec<u64> = (0..2).filter_map(|_| try_receive(ring, C)).collect();
+        assert!(mine.is_sorted());
+        reader.join().unwrap();
+        let mut all = got.lock().unwrap().clone();
+        all.extend(mine);
+        all.extend(std::iter::from_fn(|| try_receive(ring, C)));
+        all.sort();
+        assert_eq!(all, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn an_abandoned_run_is_passed() {
+    bounded(Some(3), || {
+        let model = Model::new(4, 0);
+        let quitter = spawn(&model, |ring| {
+            let run = ring.claim_run(A, 2).unwrap();
+            ring.abandon_run(run);
+            send(ring, A, 1);
+        });
+        assert_eq!(receive(model.ring(), B), 1);
+        quitter.join().unwrap();
+        assert_eq!(model.ring().counts().abandoned, 2);
+    });
+}
+
+#[test]
+fn a_sender_killed_in_a_run_stops_nobody() {
+    for point in ["run.slot", "run.hint", "commit-run.slot", "commit-run.first"] {
+        bounded(Some(2), move || {
+            let model = Model::new(4, before_the_wrap(4) - 3);
+            let died = die_at(point, 1, || try_send_run(model.ring(), DEAD, [8, 9]));
+            assert!(died.is_none());
+            let recoverer = spawn(&model, move |ring| {
+                ring.recover(DEAD, Delivery::AtMostOnce);
+            });
+            let writer = spawn(&model, |ring| send(ring, A, 3));
+            let ring = model.ring();
+            let whole = point == "commit-run.first";
+            let expected = if whole { vec![8, 9, 3] } else { vec![3] };
+            assert_eq!(receive_all(ring, B, expected.len()), expected);
+            recoverer.join().unwrap();
+            writer.join().unwrap();
+            assert_eq!(ring.counts().abandoned, if whole { 0 } else { 2 });
+            assert!(ring.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_receiver_killed_in_a_run_stops_nobody() {
+    for delivery in [Delivery::AtMostOnce, Delivery::AtLeastOnce] {
+        for point in ["run.slot", "run.hint", "release-run.slot", "release-run.first"] {
+            bounded(Some(2), move || {
+                let model = Model::new(4, 0);
+                (1..=4).for_each(|i| send(model.ring(), A, i));
+                assert!(die_at(point, 1, || try_receive_run(model.ring(), DEAD)).is_none());
+                let recoverer = spawn(&model, move |ring| {
+                    ring.recover(DEAD, delivery);
+                });
+                let ring = model.ring();
+                assert_eq!(receive_all(ring, B, 2), [3, 4]);
+                // Whatever of the run was not released comes again, or is lost.
+                let left = match point {
+                    "release-run.first" => vec![],
+                    "release-run.slot" => vec![1],
+                    _ => vec![1, 2],
+                };
+                // The first one may be met on the way.
+                let mut again: Vec<u64> = try_receive(ring, B).into_iter().collect();
+                recoverer.join().unwrap();
+                again.extend(std::iter::from_fn(|| adopt(ring, B)));
+                assert_eq!(
+                    again,
+                    if delivery == Delivery::AtLeastOnce { left.clone() } else { vec![] }
+                );
+                let counts = ring.counts();
+                let lost = if delivery == Delivery::AtMostOnce { left.len() } else { 0 };
+                assert_eq!(counts.lost, lost as u64);
+                assert_eq!(counts.redelivered as usize, left.len() - lost);
+                assert!(try_send_run(ring, A, [5, 6]));
+                assert_eq!(receive_all(ring, B, 2), [5, 6]);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_recovery_broken_off_in_a_run_is_finished_by_the_next() {
+    for (writes, delivery) in [
+        (true, Delivery::AtMostOnce),
+        (false, Delivery::AtMostOnce),
+        (false, Delivery::AtLeastOnce),
+    ] {
+        for nth in 1..=2 {
+            bounded(Some(2), move || {
+                let model = Model::new(4, 0);
+                let ring = model.ring();
+                if writes {
+                    let died = die_at("commit-run.slot", 1, || try_send_run(ring, DEAD, [8, 9]));
+                    assert!(died.is_none());
+                } else {
+                    (1..=2).for_each(|i| send(ring, A, i));
+                    std::mem::forget(ring.take_run(DEAD, 2).unwrap());
+                }
+                let lease = Arc::new(Mutex::new(()));
+                let its = lease.clone();
+                let first = spawn(&model, move |ring| {
+                    let _lease = its.lock().unwrap();
+                    // It may come too late, to no repair at all.
+                    die_at("recover.slot", nth, || ring.recover(DEAD, delivery));
+                });
+                let second = spawn(&model, move |ring| {
+                    let _lease = lease.lock().unwrap();
+                    ring.recover(DEAD, delivery);
+                });
+                // One of them may meet the run while it is repaired.
+                let mut all: Vec<u64> = adopt(ring, B).into_iter().collect();
+                first.join().unwrap();
+                second.join().unwrap();
+                all.extend(std::iter::from_fn(|| adopt(ring, B)));
+                all.sort();
+                assert_eq!(
+                    all,
+                    if delivery == Delivery::AtLeastOnce { vec![1, 2] } else { vec![] }
+                );
+                send(ring, A, 3);
+                assert_eq!(receive(ring, B), 3);
+                assert!(ring.is_empty());
+            });
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------
 // Deaths
 // ---------------------------------------------------------------------------
 

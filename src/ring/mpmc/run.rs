@@ -25,8 +25,8 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P, F | as in `mod.rs`, by `commit_run`, `abandon_run`, `release_run`: each word | `own_run`: each word | as there |
-//! | W    | `commit_run`, `abandon_run`, `release_run`: the first word | `Ring::load` | the other words: a CAS that expects what was there before fails |
+//! | P, F | as in `mod.rs`, by `settle`: each word | `own_run`: each word | as there |
+//! | W    | `settle`: the first word | `Ring::load` | the other words: a CAS that expects what was there before fails |
 //!
 //! When the holder dies, `recover` does to all of the run what it does to single slots, the
 //! first one last: of a run that is being sent nothing arrives, and of one that is being

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-const CAPACITIES: [usize; 5] = [1, 2, 3, 7, 64];
+/// Groups of 1, 1, 2, 2, 4, 8 and 16 slots, some of which don't divide them.
+const CAPACITIES: [usize; 7] = [1, 3, 4, 7, 9, 20, 64];
 
 fn owner(n: u16) -> Owner {
     Owner::new(n).unwrap()
@@ -217,6 +218,27 @@ impl Oracle {
         Outcome::Held(self.tail() - 1)
     }
 
+    /// Slots from a position to the end of the group there.
+    fn rest_of_group(&self, position: u64) -> u64 {
+        let most = (self.capacity / 2).clamp(1, 16);
+        let index = (position + self.first_index) % self.capacity;
+        let group = 1 << most.ilog2();
+        ((index / group + 1) * group).min(self.capacity) - index
+    }
+
+    /// Slots of the run that can be claimed, if the hint is right.
+    fn run_to_claim(&self) -> Option<u64> {
+        let run = self.rest_of_group(self.tail());
+        let free = |p: u64| p < self.head + self.capacity && self.before(p).is_none();
+        (run >= 2 && (self.tail()..self.tail() + run).all(free)).then_some(run)
+    }
+
+    fn run_to_take(&self) -> Option<u64> {
+        let run = self.rest_of_group(self.head);
+        let full = |n: u64| matches!(self.ahead.get(n as usize), Some(Ahead::Full(_)));
+        (run >= 2 && (0..run).all(full)).then_some(run)
+    }
+
     fn resolve(&mut self) {
         self.ahead.pop_front();
         self.head += 1;
@@ -308,6 +330,12 @@ enum Op {
     Take(u16),
     Release(usize),
     Adopt(u16),
+    /// A run of so many slots at most.
+    ClaimRun(u16, usize),
+    CommitRun(usize),
+    AbandonRun(usize),
+    TakeRun(u16, usize),
+    ReleaseRun(usize),
     /// The owner vanishes with all that it holds, and is recovered.
     Die(u16),
     /// Hints are set back by laps and slots.
@@ -323,26 +351,70 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         6 => who.clone().prop_map(Op::Take),
         6 => any::<usize>().prop_map(Op::Release),
         1 => who.clone().prop_map(Op::Adopt),
+        4 => (who.clone(), 2usize..20).prop_map(|(me, most)| Op::ClaimRun(me, most)),
+        4 => any::<usize>().prop_map(Op::CommitRun),
+        1 => any::<usize>().prop_map(Op::AbandonRun),
+        4 => (who.clone(), 2usize..20).prop_map(|(me, most)| Op::TakeRun(me, most)),
+        4 => any::<usize>().prop_map(Op::ReleaseRun),
         1 => who.prop_map(Op::Die),
         1 => (0u64..1 << 40, 0usize..64).prop_map(|(laps, slots)| Op::Stale(laps >> (laps % 41), slots)),
     ];
     prop::collection::vec(op, 1..300)
 }
 
+/// The position so many laps and slots before.
+fn backward(laps: Laps, at: Position, back_laps: u64, back_slots: usize) -> Position {
+    let mut lap = laps.lap(at).wrapping_sub(back_laps);
+    let back = back_slots % laps.capacity();
+    let mut index = laps.index(at);
+    if index < back {
+        index += laps.capacity();
+        lap = lap.wrapping_sub(1);
+    }
+    laps.at(lap, index - back)
+}
+
 /// Sets both hints back, as processes do that were stopped before they stored
 /// them.
 fn set_hints_back(ring: &Ring<'_>, back_laps: u64, back_slots: usize) {
-    let laps = ring.geometry.laps;
     for hint in [&ring.header().head, &ring.header().tail] {
         let at = Position(hint.load(Ordering::Relaxed));
-        let mut lap = laps.lap(at).wrapping_sub(back_laps);
-        let back = back_slots % laps.capacity();
-        let mut index = laps.index(at);
-        if index < back {
-            index += laps.capacity();
-            lap = lap.wrapping_sub(1);
+        let at = backward(ring.geometry.laps, at, back_laps, back_slots);
+        hint.store(at.0, Ordering::Relaxed);
+    }
+}
+
+/// Where a hint has been: counts of slots since the start, with their positions.
+struct Past(Vec<(u64, Position)>);
+
+impl Past {
+    /// It is there now.
+    fn note(&mut self, laps: Laps, count: u64) {
+        let (last, mut at) = self.0[self.0.len() - 1];
+        for _ in last..count {
+            at = laps.next(at);
         }
-        hint.store(laps.at(lap, index - back).0, Ordering::Relaxed);
+        if count > last {
+            self.0.push((count, at));
+        }
+    }
+
+    fn last(&self) -> Position {
+        self.0[self.0.len() - 1].1
+    }
+
+    /// Where it was so many slots ago, or shortly before that: not inside a run. What was
+    /// before the start did not come in runs.
+    fn back(&self, laps: Laps, back_laps: u64, back_slots: usize) -> Position {
+        let (last, _) = self.0[self.0.len() - 1];
+        let (capacity, slots) = (laps.capacity() as u64, (back_slots % laps.capacity()) as u64);
+        match last.checked_sub(back_laps * capacity + slots) {
+            Some(count) => self.0.iter().rev().find(|(at, _)| *at <= count).unwrap().1,
+            None => {
+                let before = back_laps * capacity + slots - last;
+                backward(laps, self.0[0].1, before / capacity, (before % capacity) as usize)
+            }
+        }
     }
 }
 
@@ -365,6 +437,9 @@ fn run(capacity: usize, start: u64, delivery: Delivery, ops: Vec<Op>) {
     // Who holds what: (owner, oracle's position, the ring's handle).
     let mut claims: Vec<(u16, u64, Claim<'_>)> = vec![];
     let mut takens: Vec<(u16, u64, Taken<'_>)> = vec![];
+    let mut claimed_runs: Vec<(u16, u64, ClaimedRun<'_>)> = vec![];
+    let mut taken_runs: Vec<(u16, u64, TakenRun<'_>)> = vec![];
+    let (mut heads, mut tails) = (Past(vec![(0, first)]), Past(vec![(0, first)]));
     let mut next_value = 1000;
     for op in ops {
         match op {
@@ -422,12 +497,80 @@ fn run(capacity: usize, start: u64, delivery: Delivery, ops: Vec<Op>) {
             Op::Die(o) => {
                 claims.retain(|c| c.0 != o);
                 takens.retain(|t| t.0 != o);
+                claimed_runs.retain(|r| r.0 != o);
+                taken_runs.retain(|r| r.0 != o);
                 assert_eq!(ring.recover(owner(o), delivery), oracle.recover(o));
                 assert_eq!(ring.recover(owner(o), delivery), oracle.recover(o));
             }
-            Op::Stale(back_laps, back_slots) => set_hints_back(&ring, back_laps, back_slots),
+            Op::Stale(back_laps, back_slots) => {
+                let back = |past: &Past| past.back(laps, back_laps, back_slots).0;
+                ring.header().tail.store(back(&tails), Ordering::Relaxed);
+                ring.header().head.store(back(&heads), Ordering::Relaxed);
+            }
+            Op::ClaimRun(me, most) => {
+                let expected = oracle.run_to_claim().filter(|run| *run <= most as u64);
+                let is_at_tail = ring.header().tail.load(Ordering::Relaxed) == tails.last().0;
+                match ring.claim_run(owner(me), most) {
+                    Some(run) => {
+                        assert_eq!(Some(run.len() as u64), expected);
+                        claimed_runs.push((me, oracle.tail(), run));
+                        let claimed = expected.into_iter().flat_map(|run| 0..run);
+                        oracle.ahead.extend(claimed.map(|_| Ahead::Writing(me)));
+                    }
+                    None => assert!(!is_at_tail || expected.is_none()),
+                }
+            }
+            Op::CommitRun(i) if !claimed_runs.is_empty() => {
+                let (me, position, run) = claimed_runs.swap_remove(i % claimed_runs.len());
+                let at = (position - oracle.head) as usize;
+                for ahead in oracle.ahead.range_mut(at..at + run.len()) {
+                    assert_eq!(*ahead, Ahead::Writing(me));
+                    next_value += 1;
+                    *ahead = Ahead::Full(next_value);
+                }
+                let first = next_value + 1 - run.len() as u64;
+                ring.commit_run(run, |nth, to| {
+                    // SAFETY: a u64 of the run.
+                    unsafe { to.cast::<u64>().write(first + nth as u64) }
+                });
+            }
+            Op::AbandonRun(i) if !claimed_runs.is_empty() => {
+                let (_, position, run) = claimed_runs.swap_remove(i % claimed_runs.len());
+                let at = (position - oracle.head) as usize;
+                oracle.ahead.range_mut(at..at + run.len()).for_each(|a| *a = Ahead::Poison);
+                oracle.counts.abandoned += run.len() as u64;
+                ring.abandon_run(run);
+            }
+            Op::TakeRun(me, most) => {
+                let expected = oracle.run_to_take().filter(|run| *run <= most as u64);
+                let is_at_head = ring.header().head.load(Ordering::Relaxed) == heads.last().0;
+                match ring.take_run(owner(me), most) {
+                    Some(run) => {
+                        assert_eq!(Some(run.len() as u64), expected);
+                        taken_runs.push((me, oracle.head, run));
+                        for _ in 0..expected.unwrap_or(0) {
+                            assert!(matches!(oracle.take(me), Outcome::Message(..)));
+                        }
+                    }
+                    None => assert!(!is_at_head || expected.is_none()),
+                }
+            }
+            Op::ReleaseRun(i) if !taken_runs.is_empty() => {
+                let (me, position, run) = taken_runs.swap_remove(i % taken_runs.len());
+                let mut expected = (position..position + run.len() as u64)
+                    .map(|position| oracle.behind.remove(&position));
+                ring.release_run(run, |_, from| {
+                    // SAFETY: a published u64 of the run.
+                    let value = unsafe { from.cast::<u64>().read() };
+                    assert_eq!(expected.next().flatten(), Some(Behind::Reading(me, value)));
+                });
+                assert!(expected.next().is_none());
+            }
             Op::Commit(_) | Op::Abandon(_) | Op::Release(_) => {}
+            Op::CommitRun(_) | Op::AbandonRun(_) | Op::ReleaseRun(_) => {}
         }
+        tails.note(laps, oracle.tail());
+        heads.note(laps, oracle.head);
         assert_eq!(ring.len(), oracle.ahead.len());
         assert_eq!(ring.is_empty(), oracle.ahead.is_empty());
         assert_eq!(ring.orphan_epoch(), oracle.epoch);
@@ -450,7 +593,7 @@ fn run(capacity: usize, start: u64, delivery: Delivery, ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn behaves_as_the_oracle(
         capacity in 0usize..CAPACITIES.len(),
@@ -612,7 +755,28 @@ fn stress(capacity: usize, producers: u16, consumers: u16, each: u64) {
         for p in 0..producers {
             scope.spawn(move || {
                 let (mut sequence, mut tries) = (0, 0u64);
+                let message = |sequence: u64| {
+                    let producer = u64::from(p);
+                    Message { producer, sequence, check: [producer ^ sequence; 4] }
+                };
                 while sequence < each {
+                    // Now in runs, now one by one.
+                    if sequence / 64 % 2 == 1
+                        && let Some(run) = ring.claim_run(owner(1 + p), (each - sequence) as usize)
+                    {
+                        tries += 1;
+                        if tries.is_multiple_of(97) {
+                            ring.abandon_run(run);
+                            continue;
+                        }
+                        let first = sequence;
+                        sequence += run.len() as u64;
+                        ring.commit_run(run, |nth, to| {
+                            // SAFETY: a slot of the run holds room for a message.
+                            unsafe { to.cast::<Message>().write(message(first + nth as u64)) };
+                        });
+                        continue;
+                    }
                     let Ok(claim) = ring.try_claim(owner(1 + p)) else {
                         std::thread::yield_now();
                         continue;
@@ -622,11 +786,8 @@ fn stress(capacity: usize, producers: u16, consumers: u16, each: u64) {
                         ring.abandon(claim);
                         continue;
                     }
-                    let producer = u64::from(p);
-                    let check = [producer ^ sequence; 4];
-                    let message = Message { producer, sequence, check };
                     // SAFETY: the claim holds room for a message.
-                    unsafe { claim.payload().cast::<Message>().write(message) };
+                    unsafe { claim.payload().cast::<Message>().write(message(sequence)) };
                     ring.commit(claim);
                     sequence += 1;
                 }
@@ -638,7 +799,26 @@ fn stress(capacity: usize, producers: u16, consumers: u16, each: u64) {
                 scope.spawn(move || {
                     let mut last = vec![None; producers as usize];
                     let mut seen = vec![vec![]; producers as usize];
+                    let mut deal = |m: Message| {
+                        assert_eq!(m.check, [m.producer ^ m.sequence; 4]);
+                        let p = m.producer as usize;
+                        assert!(last[p] < Some(m.sequence), "order of producer {p}");
+                        last[p] = Some(m.sequence);
+                        seen[p].push(m.sequence);
+                        left.fetch_sub(1, Ordering::Relaxed);
+                    };
+                    let mut looks = 0u64;
                     while left.load(Ordering::Relaxed) > 0 {
+                        looks += 1;
+                        if looks / 64 % 2 == 1
+                            && let Some(run) = ring.take_run(owner(100 + c), 16)
+                        {
+                            ring.release_run(run, |_, from| {
+                                // SAFETY: a published message of the run.
+                                deal(unsafe { from.cast::<Message>().read() });
+                            });
+                            continue;
+                        }
                         let taken = match ring.try_take(owner(100 + c)) {
                             Ok(taken) => taken,
                             Err(NoTake::Corrupt(e)) => panic!("{e}"),
@@ -651,12 +831,7 @@ fn stress(capacity: usize, producers: u16, consumers: u16, each: u64) {
                         // SAFETY: a published message, held by `taken`.
                         let m = unsafe { taken.payload().cast::<Message>().read() };
                         ring.release(taken);
-                        assert_eq!(m.check, [m.producer ^ m.sequence; 4]);
-                        let p = m.producer as usize;
-                        assert!(last[p] < Some(m.sequence), "order of producer {p}");
-                        last[p] = Some(m.sequence);
-                        seen[p].push(m.sequence);
-                        left.fetch_sub(1, Ordering::Relaxed);
+                        deal(m);
                     }
                     seen
                 })
@@ -692,20 +867,44 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
         let heap = Heap::zeroed(g.len());
         let ring = init(&heap, g, u64::MAX);
         let unsent = AtomicU64::new(2);
-        let held = AtomicU64::new(0);
+        let (held, abandoned) = (AtomicU64::new(0), AtomicU64::new(0));
         let mut received: Vec<u64> = std::thread::scope(|scope| {
             for p in 0..2u16 {
-                let unsent = &unsent;
+                let (unsent, abandoned) = (&unsent, &abandoned);
                 scope.spawn(move || {
                     let me = owner(1 + p);
-                    let mut n = 0;
+                    let (mut n, mut died) = (0, 0);
                     while n < each {
+                        if n % 41 < 38
+                            && n % 3 == 0
+                            && let Some(run) = ring.claim_run(me, 2)
+                        {
+                            ring.commit_run(run, |nth, to| {
+                                let value = u64::from(p) << 32 | (n + nth as u64);
+                                // SAFETY: a u64 of the run.
+                                unsafe { to.cast::<u64>().write(value) };
+                            });
+                            n += 2;
+                            continue;
+                        }
+                        if n % 41 == 38
+                            && died != n
+                            && let Some(run) = ring.claim_run(me, 2)
+                        {
+                            // Dies with the run.
+                            let _ = run;
+                            died = n;
+                            assert_eq!(ring.recover(me, delivery), 2);
+                            abandoned.fetch_add(2, Ordering::Relaxed);
+                            continue;
+                        }
                         match ring.try_claim(me) {
                             Ok(claim) if n % 41 == 40 => {
                                 // Dies with the claim.
                                 put(&claim, u64::MAX);
                                 let _ = claim;
                                 assert_eq!(ring.recover(me, delivery), 1);
+                                abandoned.fetch_add(1, Ordering::Relaxed);
                                 n += 1;
                             }
                             Ok(claim) => {
@@ -734,6 +933,20 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
                                 Some(taken) => Ok(taken),
                                 None => {
                                     epoch = now;
+                                    if let Some(run) = ring.take_run(me, 2) {
+                                        n += 1;
+                                        if n % 31 == 0 {
+                                            held.fetch_add(2, Ordering::Relaxed);
+                                            let _ = run;
+                                            assert_eq!(ring.recover(me, delivery), 2);
+                                        } else {
+                                            // SAFETY: a u64 of the run.
+                                            ring.release_run(run, |_, from| unsafe {
+                                                seen.push(from.cast::<u64>().read());
+                                            });
+                                        }
+                                        continue;
+                                    }
                                     ring.try_take(me)
                                 }
                             };
@@ -776,7 +989,7 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
         assert!(received.is_sorted_by(|a, b| a < b), "a message came twice");
         assert!(received.iter().all(|&v| v & 0xFFFF_FFFF < each && v % (1 << 32) % 41 != 40));
         assert_eq!(ring.counts().lost, lost);
-        assert_eq!(ring.counts().abandoned, 2 * (each / 41));
+        assert_eq!(ring.counts().abandoned, abandoned.into_inner());
     }
 }
 
@@ -839,6 +1052,19 @@ fn poke(ring: &Ring<'_>, heap: &Heap, limit: Duration) {
         inside(taken.payload());
         let _ = taken;
     }
+    if let Some(run) = ring.claim_run(owner(1), 16) {
+        match begin.elapsed().subsec_nanos() % 3 {
+            0 => ring.commit_run(run, |_, to| inside(to)),
+            1 => ring.abandon_run(run),
+            _ => {}
+        }
+    }
+    if let Some(run) = ring.take_run(owner(2), 16)
+        && begin.elapsed().subsec_nanos() & 1 == 0
+    {
+        ring.release_run(run, |_, from| inside(from));
+    }
+    ring.recover(owner(1), Delivery::AtMostOnce);
     ring.recover(owner(3), Delivery::AtMostOnce);
     ring.recover(owner(2), Delivery::AtLeastOnce);
     assert!(ring.len() <= ring.geometry.capacity());
