@@ -157,6 +157,35 @@ fn nothing_is_accepted_after_a_receiver_found_it_closed() {
 }
 
 #[test]
+fn no_run_is_accepted_after_a_receiver_found_it_closed() {
+    bounded(3, || {
+        // In runs of two.
+        let model = Model::new(4, Delivery::AtMostOnce);
+        let sender = spawn(&model, |_, core| {
+            let Some(run) = core.claim_run(A, 2) else { return false };
+            core.ring.commit_run(run, |nth, to| {
+                // SAFETY: a u64 of the run.
+                unsafe { to.cast::<u64>().write(nth as u64) };
+            });
+            core.readable.notify();
+            true
+        });
+        let closer = spawn(&model, |_, core| core.roster.close());
+        let core = model.core();
+        let found = try_receive(&core, B);
+        closer.join().unwrap();
+        let sent = sender.join().unwrap();
+        match found {
+            Done::Over => assert!(!sent, "accepted, and nobody will receive it"),
+            Done::Got(nth) => assert!(sent && nth == 0),
+            _ => assert_eq!(try_receive(&core, B) == Done::Got(0), sent),
+        }
+        assert_eq!(try_receive(&core, B) == Done::Got(1), sent);
+        assert_eq!(try_receive(&core, B), Done::Over);
+    });
+}
+
+#[test]
 fn what_was_sent_before_the_end_is_received_before_it() {
     // The end is that somebody closes, that all leave, or that the last dies.
     for end in 0..3 {

@@ -1,13 +1,13 @@
 //! What must hold in every state, and what survivors must still be able to do.
 
 use super::protocol::{Model, Violation};
-use super::scenarios::Role;
-use super::world::{Action, Pc, State, Thread, World};
+use super::world::{Action, Pc, State, Thread, Word, World};
 use State::*;
 
 /// Steps in which an operation must end when nobody else moves. The longest is
-/// a recovery that follows a search and a gallop, in a ring of four slots.
-const ALONE: usize = 60;
+/// a recovery that follows a search, a run that was none and a gallop, in a ring of four
+/// slots.
+const ALONE: usize = 100;
 
 /// Operations in which one consumer must drain the ring.
 const ROUNDS: usize = 40;
@@ -38,12 +38,17 @@ impl Model {
     }
 
     /// A word names a living owner just when one, and only one, of its threads
-    /// holds the slot.
+    /// holds the slot, or the run. The other slots of that name nobody; its holder knows
+    /// what they must say.
     fn ownership(&self, world: &World) -> Result<(), Violation> {
         let threads = &world.threads[..self.threads()];
         for (t, thread) in threads.iter().enumerate() {
             if thread.holds_slot() && world.words[self.slot(thread.at)] != self.held(t, thread) {
                 return Err(Violation::MovedFromTheLiving);
+            }
+            let left = |(index, word): (usize, Word)| world.words[index] == word;
+            if thread.holds_run() && !self.others(t, thread).all(left) {
+                return Err(Violation::MovedInsideARun);
             }
         }
         for (index, word) in world.words[..self.scenario.slots].iter().enumerate() {
@@ -60,18 +65,31 @@ impl Model {
         Ok(())
     }
 
-    /// Every word is in the one lap and of a state that H and T leave to its
-    /// slot: see the invariant in `src/ring/mpmc.rs`.
+    /// Every word is in the one lap and of a state that H and T leave to its slot: see the
+    /// invariant in `src/ring/mpmc/mod.rs`. T or H is behind all of a run, though its other
+    /// slots look as if it had not come to them.
     fn order(&self, world: &World) -> Result<(), Violation> {
         let World { claimed, resolved, .. } = *world;
         for (index, word) in world.words[..self.scenario.slots].iter().enumerate() {
             let position = word.lap * self.slots() + index as i8;
             let next_lap = position + self.slots();
-            let right = match word.state {
-                Free => position >= claimed && position - self.slots() < resolved,
-                Writing | Full | Poison => (resolved..claimed).contains(&position),
-                Reading | Orphan => position < resolved && next_lap >= claimed,
+            let run = self.run_over(world, index);
+            let right = match (word.state, run.map(|run| run.state)) {
+                (Free | Full | Poison, Some(WritingRun))
+                | (Writing | WritingRun | Full | Poison, None) => {
+                    (resolved..claimed).contains(&position)
+                }
+                (Free, Some(ReadingRun) | None) => {
+                    position >= claimed && position - self.slots() < resolved
+                }
+                (Reading | Orphan | Full, Some(ReadingRun))
+                | (Reading | ReadingRun | Orphan, None) => {
+                    position < resolved && next_lap >= claimed
+                }
+                _ => false,
             };
+            let lap = |run: Word| run.lap + i8::from((run.state, word.state) == (ReadingRun, Free));
+            let right = right && run.is_none_or(|run| word.lap == lap(run));
             if !right || word.state == Orphan && !self.scenario.at_least_once {
                 return Err(Violation::OrderOfSlots);
             }
@@ -130,7 +148,7 @@ impl Model {
         }
         // A newcomer under a number that nobody had, in place of one of those
         // that are not there.
-        if nobody && let Some(t) = (0..self.threads()).find(|t| self.role(*t) == Role::Consumer) {
+        if nobody && let Some(t) = (0..self.threads()).find(|t| self.is_consumer(*t)) {
             let mut world = *world;
             let number = self.scenario.numbers();
             let owner = number as u8 + 1;

@@ -44,7 +44,9 @@ mod invariants;
 mod mutants;
 mod protocol;
 mod recovery;
+mod run;
 mod scenarios;
+mod walk;
 mod world;
 
 use conformance::Mirror;
@@ -123,4 +125,26 @@ fn every_mutant_is_caught() {
     }
     let idle: Vec<_> = Violation::ALL.iter().filter(|v| !caught.contains(v)).collect();
     assert!(idle.is_empty(), "catches nothing: {idle:?}");
+}
+
+#[test]
+#[ignore = "trial"]
+fn trial() {
+    check(scenarios::TRY, &mut Coverage::default());
+}
+
+#[test]
+#[ignore = "trial"]
+fn trial_mutants() {
+    use mutants::Mutant::*;
+    for mutant in [WalksIntoARun, LeapsToTheNextSlot, LeapsToTheSlot, GallopsIntoARun, ClaimsARunUnseen, TakesARunUnseen, TailHintInsideARun, HeadHintInsideARun, CommitsTheFirstFirst, ReleasesTheFirstFirst, RepairsTheFirstFirst, LeavesTheOthers, LeavesWhatWasNotFilled, LeavesWhatWasFilled] {
+        for scenario in scenarios::TRY {
+            let model = Model::new(*scenario, Some(mutant));
+            let r = explore(&model, |_| ());
+            match r.flaw {
+                None => println!("{mutant:?} missed in {}", scenario.name),
+                Some(f) => println!("{mutant:?} {:?} after {} steps, {} states in {}", f.violation, f.way.len(), r.states, scenario.name),
+            }
+        }
+    }
 }

@@ -38,6 +38,30 @@ pub enum Mutant {
     /// A gallop ends a position too far.
     GallopOvershoots,
 
+    // Runs.
+    /// A walk goes on with the second slot of a run, not behind its last one.
+    WalksIntoARun,
+    /// A slot that is in another lap leads to the one after it, in that lap; to itself.
+    LeapsToTheNextSlot,
+    LeapsToTheSlot,
+    /// A gallop ends where it came to, though that be inside a run.
+    GallopsIntoARun,
+    /// Only the first slot of a run is looked at.
+    ClaimsARunUnseen,
+    TakesARunUnseen,
+    /// The hint is stored for the second slot of a run.
+    TailHintInsideARun,
+    HeadHintInsideARun,
+    /// The first slot of a run is given away before the others.
+    CommitsTheFirstFirst,
+    ReleasesTheFirstFirst,
+    /// The first slot of a dead one's run is repaired before the others; it alone is; the
+    /// others are, but for those that were not filled yet, or were.
+    RepairsTheFirstFirst,
+    LeavesTheOthers,
+    LeavesWhatWasNotFilled,
+    LeavesWhatWasFilled,
+
     // Redelivery.
     AdoptWithoutCas,
     /// The epoch that a fruitless search records is loaded after the search.

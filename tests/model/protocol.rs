@@ -1,10 +1,10 @@
-//! The ring: `src/ring/mpmc.rs` and what `src/queue/` makes of it, step by step.
+//! The ring: `src/ring/mpmc/` and what `src/queue/` makes of it, step by step.
 //!
 //! What differs from the code, and why that loses nothing:
 //!
 //! - laps don't wrap (the unit tests start just below every wrap);
 //! - a walk gallops from its second step on, not its fourth, so that small rings
-//!   reach it;
+//!   reach it (in one scenario from the fourth);
 //! - counters, wake-ups and the roster's flags are left out: no decision about
 //!   a slot rests on them;
 //! - a thread that finds nothing to do ends its operation; to wait is to begin
@@ -22,6 +22,7 @@ use State::*;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
     MovedFromTheLiving,
+    MovedInsideARun,
     NamesTheWrongOne,
     LivingWithoutLease,
     LivingWithoutEntry,
@@ -42,8 +43,9 @@ pub enum Violation {
 }
 
 impl Violation {
-    pub const ALL: [Violation; 18] = [
+    pub const ALL: [Violation; 19] = [
         Violation::MovedFromTheLiving,
+        Violation::MovedInsideARun,
         Violation::NamesTheWrongOne,
         Violation::LivingWithoutLease,
         Violation::LivingWithoutEntry,
@@ -139,11 +141,11 @@ impl Model {
     }
 
     pub fn is_consumer(&self, t: usize) -> bool {
-        self.roles[t] == Role::Consumer
+        matches!(self.roles[t], Role::Consumer | Role::Collector)
     }
 
     /// What the thread sends next.
-    fn message(&self, t: usize, thread: &Thread) -> u8 {
+    pub fn message(&self, t: usize, thread: &Thread) -> u8 {
         self.messages[t] + thread.sent
     }
 
@@ -159,12 +161,15 @@ impl Model {
         (at as u8 / self.scenario.slots as u8) as i8
     }
 
-    /// The word by which the thread holds its slot.
+    /// The word by which the thread holds its slot, or its run, or is about to.
     pub fn held(&self, t: usize, thread: &Thread) -> Word {
-        let (state, owner) = match self.roles[t] {
-            Role::Consumer => (Reading, thread.owner),
-            _ if self.has(Mutant::ClaimNamesNobody) => (Writing, 0),
-            _ => (Writing, thread.owner),
+        let run = thread.holds_run() || matches!(thread.pc, ClaimRunCas | TakeRunCas);
+        let (state, owner) = match self.is_consumer(t) {
+            true if run => (ReadingRun, thread.owner),
+            true => (Reading, thread.owner),
+            false if run => (WritingRun, thread.owner),
+            false if self.has(Mutant::ClaimNamesNobody) => (Writing, 0),
+            false => (Writing, thread.owner),
         };
         Word::new(self.lap(thread.at), state, owner)
     }
@@ -251,11 +256,6 @@ impl Model {
         *me = Thread { alive: true, owner, pc, sent, searched, ..Thread::GONE };
     }
 
-    fn look(&self, me: &mut Thread, at: i8) {
-        (me.at, me.high, me.step, me.word) = (at, 0, 0, Word::NONE);
-        me.pc = Look;
-    }
-
     /// A compare-and-swap; `blind` stores whatever is there.
     pub fn cas(&self, slot: &mut Word, from: Word, to: Word, blind: Mutant) -> bool {
         let done = *slot == from || self.has(blind);
@@ -265,23 +265,13 @@ impl Model {
         done
     }
 
-    fn passed(&self, t: usize, word: Word, at: i8) -> bool {
-        let ahead = word.lap - self.lap(at);
-        ahead > 0 || ahead == 0 && self.own_lap_passed(t, word.state)
-    }
-
-    fn own_lap_passed(&self, t: usize, state: State) -> bool {
-        if !self.is_consumer(t) {
-            return state != Free;
-        }
-        matches!(state, Reading | Orphan)
-            || self.has(Mutant::ConsumerWalksPastWriting) && state == Writing
-    }
-
     fn act(&self, world: &mut World, t: usize, me: &mut Thread) -> Result<(), Violation> {
         let slot = self.slot(me.at);
         match me.pc {
-            Begin if !self.is_consumer(t) => {
+            Begin if !self.is_consumer(t) && self.wants_run(t, me) => {
+                self.begin_run(world, t, me);
+            }
+            Begin | LoadTail if !self.is_consumer(t) => {
                 let full = world.tail - world.head >= self.slots();
                 if self.has(Mutant::FullByTheHints) && full {
                     self.finish(t, me);
@@ -289,7 +279,9 @@ impl Model {
                     self.look(me, world.tail);
                 }
             }
-            Begin if self.scenario.at_least_once => self.begin_search(world, me),
+            Begin | BeginSingle if self.scenario.at_least_once => self.begin_search(world, t, me),
+            Begin if self.wants_run(t, me) => self.begin_run(world, t, me),
+            LoadHeadOfRun => self.begin_run(world, t, me),
             Begin | LoadHead => {
                 if self.has(Mutant::EmptyByTheHints) && world.head >= world.tail {
                     self.finish(t, me);
@@ -298,30 +290,7 @@ impl Model {
                 }
             }
             Look => return self.decide(world, t, me),
-            GallopUp => {
-                let probe = me.at + me.step;
-                if !self.passed(t, world.words[self.slot(probe)], probe) {
-                    (me.high, me.step) = (probe, 0);
-                    me.pc = GallopDown;
-                } else if me.step == self.slots() {
-                    self.look(me, probe + 1);
-                } else {
-                    me.at = probe + 1;
-                    me.step = (me.step * 2).min(self.slots());
-                }
-            }
-            GallopDown => {
-                let middle = me.at + (me.high - me.at) / 2;
-                if self.passed(t, world.words[self.slot(middle)], middle) {
-                    me.at = middle + 1;
-                } else {
-                    me.high = middle;
-                }
-                if me.at >= me.high {
-                    let at = me.at + i8::from(self.has(Mutant::GallopOvershoots));
-                    self.look(me, at);
-                }
-            }
+            GallopUp | GallopDown | Frontier => self.gallop(world, t, me),
 
             ClaimCas => {
                 let (at, to) = (me.at, self.held(t, me));
@@ -333,7 +302,7 @@ impl Model {
                     return Err(Violation::ClaimedOutOfOrder);
                 }
                 world.claimed += 1;
-                (me.word, me.behind) = (Word::NONE, false);
+                (me.word, me.behind) = (Word::NONE, 0);
                 me.pc = ClaimHint;
             }
             ClaimHint => {
@@ -351,7 +320,7 @@ impl Model {
             }
             Commit => {
                 // `commit`, or `abandon`.
-                let gives_up = matches!(self.role(t), Role::Quitter(_)) && me.sent == 0;
+                let gives_up = self.gives_up(t, me);
                 let state = if gives_up { Poison } else { Full };
                 world.words[slot] = Word::new(self.lap(me.at), state, 0);
                 if !gives_up {
@@ -379,7 +348,7 @@ impl Model {
                     return Err(Violation::ResolvedOutOfOrder);
                 }
                 world.resolved += 1;
-                (me.word, me.behind) = (Word::NONE, false);
+                (me.word, me.behind) = (Word::NONE, 0);
                 me.pc = TakeHint;
             }
             TakeHint => {
@@ -388,12 +357,7 @@ impl Model {
             }
             Read => {
                 me.message = world.payload[slot];
-                if me.message == 0 || world.committed & bit(me.message) == 0 {
-                    return Err(Violation::Torn);
-                }
-                if (world.released | world.lost) & bit(me.message) != 0 {
-                    return Err(Violation::DeliveredTwice);
-                }
+                self.reads(world, me.message)?;
                 let early = self.has(Mutant::ReleaseBeforeTheLastRead);
                 me.pc = if early { Release } else { ReadAgain };
             }
@@ -432,7 +396,7 @@ impl Model {
                 }
                 world.resolved += 1;
                 if self.is_consumer(t) {
-                    (me.word, me.behind) = (Word::NONE, false);
+                    (me.word, me.behind) = (Word::NONE, 0);
                     me.pc = SkipHint;
                 } else {
                     self.look(me, at);
@@ -481,7 +445,25 @@ impl Model {
             }
 
             Done | JoinLock => {}
+            _ if matches!(
+                me.pc,
+                ClaimRunLook | ClaimRunCas | TakeRunLook | TakeRunCas | LateOther
+            ) || me.holds_run() =>
+            {
+                return self.run(world, t, me);
+            }
             _ => self.recovery(world, t, me),
+        }
+        Ok(())
+    }
+
+    /// Whether a message that is read may be.
+    pub fn reads(&self, world: &World, message: u8) -> Result<(), Violation> {
+        if message == 0 || world.committed & bit(message) == 0 {
+            return Err(Violation::Torn);
+        }
+        if (world.released | world.lost) & bit(message) != 0 {
+            return Err(Violation::DeliveredTwice);
         }
         Ok(())
     }
@@ -497,24 +479,15 @@ impl Model {
             (0, Free) if !consumer => then(ClaimCas),
             (0, Full) if consumer => then(TakeCas),
             (0, Poison) if consumer => then(SkipCas),
-            _ if self.passed(t, word, me.at) => {
-                let lap = word.lap - i8::from(!self.own_lap_passed(t, word.state));
-                let next = lap * self.slots() + slot as i8 + 1;
-                if me.behind {
-                    (me.at, me.step, me.pc) = (next, 1, GallopUp);
-                } else {
-                    me.behind = true;
-                    self.look(me, next);
-                }
-            }
+            _ if self.passed(t, word, me.at) => self.walk_on(t, word, me),
             // Empty.
             (0, Free) if consumer => self.finish(t, me),
             // Pending.
-            (0, Writing) if consumer => self.suspect(word, slot, t, me),
+            (0, Writing | WritingRun) if consumer => self.suspect(word, slot, t, me),
             // From here on the slot is still in use since the lap before.
             (-1, Reading) if !consumer && self.has(Mutant::ClaimOverAReader) => then(ClaimCas),
             // Empty or full, because of its reader.
-            (-1, Reading) => self.suspect(word, slot, t, me),
+            (-1, Reading | ReadingRun) => self.suspect(word, slot, t, me),
             // The ring went round to a message whose reader died.
             (-1, Orphan) if consumer => {
                 then(AdoptCas);
@@ -522,7 +495,7 @@ impl Model {
             }
             // Full.
             (-1, Full | Orphan) => self.finish(t, me),
-            (-1, Writing) => self.suspect(word, slot, t, me),
+            (-1, Writing | WritingRun) => self.suspect(word, slot, t, me),
             (-1, Poison) if !consumer && self.has(Mutant::ProducerSpinsAtPoison) => {
                 self.look(me, me.at);
             }
@@ -533,8 +506,10 @@ impl Model {
         Ok(())
     }
 
-    /// The start of `Receiver::take_once`, where the epoch is asked for.
-    fn begin_search(&self, world: &mut World, me: &mut Thread) {
+    /// Where a receiver asks for the epoch: before it takes a single message, and before it
+    /// tries a run. That asks again before it gives way to a search; the model's does not,
+    /// since an epoch that was news still is.
+    fn begin_search(&self, world: &mut World, t: usize, me: &mut Thread) {
         let news = if self.has(Mutant::OneOrphanFlagForAll) {
             // A flag that the first to see it takes down.
             std::mem::replace(&mut world.epoch, 1) != 1
@@ -544,6 +519,8 @@ impl Model {
         if news {
             me.epoch = world.epoch;
             me.pc = AdoptLook;
+        } else if me.pc == Begin && self.wants_run(t, me) {
+            me.pc = LoadHeadOfRun;
         } else {
             me.pc = LoadHead;
         }

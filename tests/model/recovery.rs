@@ -93,29 +93,47 @@ impl Model {
             RepairLook => {
                 let word = world.words[usize::from(me.index)];
                 let found = match word.state {
-                    Writing => word.owner == me.target,
-                    Reading => {
+                    Writing | WritingRun => word.owner == me.target,
+                    Reading | ReadingRun => {
                         word.owner == me.target && !self.has(Mutant::LeavesTheReadersOfTheDead)
                     }
                     _ => false,
                 };
-                if found {
-                    me.word = word;
-                    me.pc = RepairCas;
-                } else {
+                if !found {
                     self.repair_on(me);
+                    return;
+                }
+                (me.word, me.pc) = (word, RepairCas);
+                let first = self.has(Mutant::RepairsTheFirstFirst);
+                if word.is_run() && !first && !self.has(Mutant::LeavesTheOthers) {
+                    self.repair_others(me);
+                }
+            }
+            // Those that the dead had not filled yet, and those that it had; or those that
+            // it had not freed yet.
+            RepairFree => {
+                self.repair_other(world, me, Free);
+                me.pc = RepairFull;
+            }
+            RepairFull => {
+                self.repair_other(world, me, Full);
+                let end = self.group_end(me.index.into()) as u8;
+                if me.index + me.inside + 1 < end {
+                    (me.inside, me.pc) = (me.inside + 1, self.first_repair(me.word));
+                } else {
+                    (me.inside, me.pc) = (0, RepairCas);
+                    if self.has(Mutant::RepairsTheFirstFirst) {
+                        me.word = Word::NONE;
+                        self.repair_on(me);
+                    }
                 }
             }
             RepairCas => {
-                let (index, from) = (usize::from(me.index), me.word);
-                let to = self.repaired(from);
-                let blind = Mutant::RepairsWhatItSawBeforeTheLock;
-                if self.cas(&mut world.words[index], from, to, blind) {
-                    // To know that it found something is what a mutant needs.
-                    me.search = self.has(Mutant::AnnouncesOnlyWhatItFound);
-                    if from.state == Reading && to.state == Free {
-                        world.lost |= bit(world.payload[index]) & world.committed;
-                    }
+                let from = me.word;
+                self.repair(world, me, me.index.into(), from);
+                if from.is_run() && self.has(Mutant::RepairsTheFirstFirst) {
+                    self.repair_others(me);
+                    return;
                 }
                 me.word = Word::NONE;
                 self.repair_on(me);
@@ -176,11 +194,48 @@ impl Model {
         }
     }
 
+    /// To the slots of a run behind its first one, which comes last.
+    fn repair_others(&self, me: &mut Thread) {
+        (me.inside, me.pc) = (1, self.first_repair(me.word));
+    }
+
+    fn first_repair(&self, run: Word) -> Pc {
+        if run.state == WritingRun { RepairFree } else { RepairFull }
+    }
+
+    /// Repairs one of them, if this is how the dead left it.
+    fn repair_other(&self, world: &mut World, me: &mut Thread, state: State) {
+        let Word { lap, state: run, .. } = me.word;
+        let index = usize::from(me.index + me.inside);
+        let missed = match state {
+            Free => self.has(Mutant::LeavesWhatWasNotFilled),
+            _ => run == WritingRun && self.has(Mutant::LeavesWhatWasFilled),
+        };
+        if !missed {
+            self.repair(world, me, index, Word::new(lap, state, 0));
+        }
+    }
+
+    /// Moves one word to what becomes of the slot that `me.word` tells of.
+    fn repair(&self, world: &mut World, me: &mut Thread, index: usize, from: Word) {
+        let (to, blind) = (self.repaired(me.word), Mutant::RepairsWhatItSawBeforeTheLock);
+        if !self.cas(&mut world.words[index], from, to, blind) {
+            return;
+        }
+        // To know that it found something is what a mutant needs.
+        me.search = self.has(Mutant::AnnouncesOnlyWhatItFound);
+        if matches!(me.word.state, Reading | ReadingRun) && to.state == Free {
+            world.lost |= bit(world.payload[index]) & world.committed;
+        }
+    }
+
     fn repaired(&self, word: Word) -> Word {
         let Word { lap, state, .. } = word;
         match state {
-            Writing if self.has(Mutant::PublishesForTheDead) => Word::new(lap, Full, 0),
-            Writing => Word::new(lap, Poison, 0),
+            Writing | WritingRun if self.has(Mutant::PublishesForTheDead) => {
+                Word::new(lap, Full, 0)
+            }
+            Writing | WritingRun => Word::new(lap, Poison, 0),
             _ if self.has(Mutant::PutsBackWhatTheDeadRead) => Word::new(lap, Full, 0),
             _ if self.scenario.at_least_once => Word::new(lap, Orphan, 0),
             _ => Word::new(lap + 1, Free, 0),

@@ -11,18 +11,24 @@ pub enum Role {
     Quitter(u8),
     /// Sends so many messages, then detaches.
     Leaver(u8),
+    /// Sends so many messages, in runs as far as it can.
+    Batcher(u8),
+    /// The same, but it abandons what it claims first.
+    BatchQuitter(u8),
     /// Receives for ever.
     Consumer,
+    /// The same, in runs as far as it can.
+    Collector,
 }
-use Role::{Consumer, Leaver, Producer, Quitter};
+use Role::{BatchQuitter, Batcher, Collector, Consumer, Leaver, Producer, Quitter};
 
 impl Role {
     /// Claims that it makes.
     pub fn claims(self) -> u8 {
         match self {
-            Producer(n) | Leaver(n) => n,
+            Producer(n) | Leaver(n) | Batcher(n) | BatchQuitter(n) => n,
             Quitter(n) => n + 1,
-            Consumer => 0,
+            Consumer | Collector => 0,
         }
     }
 }
@@ -31,6 +37,10 @@ impl Role {
 pub struct Scenario {
     pub name: &'static str,
     pub slots: usize,
+    /// Slots of a group, a power of two.
+    pub group: usize,
+    /// Steps of a walk before it gallops.
+    pub plain_steps: u8,
     /// Whether messages of dead readers are delivered again.
     pub at_least_once: bool,
     /// Deaths, of any process at any step.
@@ -59,13 +69,34 @@ impl Scenario {
         assert!((1..=MAX_SLOTS).contains(&self.slots));
         threads
     }
+
+    /// Whether a ring of so many slots is shipped with such groups.
+    pub fn is_shipped(&self) -> bool {
+        self.group == group(self.slots)
+    }
+}
+
+/// `Geometry::new` for messages of eight bytes: a power of two of slots that fill up to a
+/// kilobyte, two groups or more, if there can be any.
+const fn group(slots: usize) -> usize {
+    let most = if slots / 2 < 16 { slots / 2 } else { 16 };
+    if most < 2 { 1 } else { 1 << most.ilog2() }
 }
 
 type Processes = &'static [&'static [Role]];
 
 impl Scenario {
     const fn at_most_once(name: &'static str, slots: usize, processes: Processes) -> Scenario {
-        Scenario { name, slots, at_least_once: false, crashes: 1, processes, joiners: &[] }
+        Scenario {
+            name,
+            slots,
+            group: group(slots),
+            plain_steps: 1,
+            at_least_once: false,
+            crashes: 1,
+            processes,
+            joiners: &[],
+        }
     }
 
     const fn at_least_once(name: &'static str, slots: usize, processes: Processes) -> Scenario {
@@ -74,6 +105,12 @@ impl Scenario {
 
     const fn crashes(self, crashes: u8) -> Scenario {
         Scenario { crashes, ..self }
+    }
+
+    /// With groups that are too large for so small a ring, for runs of more slots, and for
+    /// smaller rings.
+    const fn groups_of(self, group: usize) -> Scenario {
+        Scenario { group, ..self }
     }
 
     const fn joiners(self, joiners: &'static [Role]) -> Scenario {
@@ -246,4 +283,20 @@ pub const LARGE: &[Scenario] = &[
     )
     .crashes(3)
     .joiners(&[Consumer]),
+];
+
+pub const TRY: &[Scenario] = &[
+    Scenario::at_most_once("A pair 2/2", 2, &[&[Batcher(4)], &[Collector]]).groups_of(2).crashes(2),
+    Scenario::at_most_once("A pair 4/2", 4, &[&[Batcher(5)], &[Collector]]).crashes(2),
+    Scenario::at_most_once("A pair 4/4", 4, &[&[Batcher(7)], &[Collector]]).groups_of(4).crashes(2),
+    Scenario::at_least_once("B 2/2", 2, &[&[Batcher(2)], &[Collector], &[Consumer]]).groups_of(2).crashes(2),
+    Scenario::at_least_once("B 4/2", 4, &[&[Batcher(2)], &[Collector], &[Consumer]]).crashes(2),
+    Scenario::at_most_once("C 3/2", 3, &[&[Batcher(5)], &[Producer(2)], &[Consumer]]).groups_of(2).crashes(0),
+    Scenario::at_most_once("C 4/2", 4, &[&[Batcher(5)], &[Producer(2)], &[Consumer]]).crashes(0),
+    Scenario::at_most_once("C 4/4", 4, &[&[Batcher(7)], &[Producer(2)], &[Consumer]]).groups_of(4).crashes(0),
+    Scenario::at_most_once("D 3/2", 3, &[&[Batcher(6)], &[Collector], &[Consumer]]).groups_of(2).crashes(0),
+    Scenario::at_most_once("D 4/2", 4, &[&[Batcher(6)], &[Collector], &[Consumer]]).crashes(0),
+    Scenario::at_most_once("D 4/4", 4, &[&[Batcher(7)], &[Collector], &[Consumer]]).groups_of(4).crashes(0),
+    Scenario::at_most_once("E 2/2", 2, &[&[BatchQuitter(4)], &[Collector], &[Consumer]]).groups_of(2),
+    Scenario::at_most_once("E 4/2", 4, &[&[BatchQuitter(4)], &[Collector]]),
 ];

@@ -15,6 +15,8 @@ pub enum State {
     Reading,
     Poison,
     Orphan,
+    WritingRun,
+    ReadingRun,
 }
 
 /// The word of a slot.
@@ -32,13 +34,19 @@ impl Word {
     pub const fn new(lap: i8, state: State, owner: u8) -> Word {
         Word { lap, state, owner }
     }
+
+    pub fn is_run(self) -> bool {
+        matches!(self.state, State::WritingRun | State::ReadingRun)
+    }
 }
 
 impl std::fmt::Debug for Word {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Word { lap, state, owner } = self;
         match state {
-            State::Writing | State::Reading => write!(f, "{state:?}({lap},{owner})"),
+            State::Writing | State::Reading | State::WritingRun | State::ReadingRun => {
+                write!(f, "{state:?}({lap},{owner})")
+            }
             _ => write!(f, "{state:?}({lap})"),
         }
     }
@@ -58,6 +66,7 @@ pub enum Pc {
     Look,
     GallopUp,
     GallopDown,
+    Frontier,
 
     // `try_claim`, the payload, `commit` or `abandon`.
     ClaimCas,
@@ -75,6 +84,29 @@ pub enum Pc {
     SkipCas,
     SkipHint,
 
+    // `claim_run`, the payloads, `commit_run` or `abandon_run`; or `try_claim` after all.
+    ClaimRunLook,
+    ClaimRunCas,
+    ClaimRunHint,
+    RunWriteHalf,
+    RunWriteWhole,
+    CommitOther,
+    CommitFirst,
+    AbandonOther,
+    AbandonFirst,
+    LoadTail,
+
+    // `take_run`, the payloads, `release_run`; or to take a single one after all.
+    LoadHeadOfRun,
+    TakeRunLook,
+    TakeRunCas,
+    TakeRunHint,
+    RunRead,
+    RunReadAgain,
+    ReleaseOther,
+    ReleaseFirst,
+    BeginSingle,
+
     // `try_adopt`.
     AdoptLook,
     AdoptCas,
@@ -83,6 +115,9 @@ pub enum Pc {
     TryLock,
     ReadEntry,
     RepairLook,
+    /// The other slots of a run, each as the dead may have left it.
+    RepairFree,
+    RepairFull,
     RepairCas,
     Announce,
     Vacate,
@@ -101,6 +136,7 @@ pub enum Pc {
     LateWrite,
     LateRead,
     LateStore,
+    LateOther,
 }
 
 /// One thread and its private memory. What its next step does not need is zero,
@@ -120,12 +156,16 @@ pub struct Thread {
     pub at: i8,
     pub high: i8,
     pub step: i8,
-    /// Whether its hint was behind, so that it gallops.
-    pub behind: bool,
+    /// Where its gallop began, if that is inside a group; if not, 0.
+    pub from: i8,
+    /// Steps that it has found its hint to be behind, until it gallops.
+    pub behind: u8,
     /// The word that a CAS expects.
     pub word: Word,
     /// A slot, in scans.
     pub index: u8,
+    /// Slots from the first one of a run to the one that it is at.
+    pub inside: u8,
     /// Whether the adoption is part of a search.
     pub search: bool,
     /// The number that it recovers, joins or leaves.
@@ -145,9 +185,11 @@ impl Thread {
         at: 0,
         high: 0,
         step: 0,
-        behind: false,
+        from: 0,
+        behind: 0,
         word: Word::NONE,
         index: 0,
+        inside: 0,
         search: false,
         target: 0,
         message: 0,
@@ -156,17 +198,44 @@ impl Thread {
     /// Whether it holds the slot of `at`.
     pub fn holds_slot(&self) -> bool {
         use Pc::*;
+        let single = matches!(
+            self.pc,
+            ClaimHint | WriteHalf | WriteWhole | Commit | TakeHint | Read | ReadAgain | Release
+        );
+        self.alive && single || self.holds_run()
+    }
+
+    /// Whether it holds the slots from `at` to the end of the group.
+    pub fn holds_run(&self) -> bool {
+        use Pc::*;
         self.alive
             && matches!(
                 self.pc,
-                ClaimHint | WriteHalf | WriteWhole | Commit | TakeHint | Read | ReadAgain | Release
+                ClaimRunHint
+                    | RunWriteHalf
+                    | RunWriteWhole
+                    | CommitOther
+                    | CommitFirst
+                    | AbandonOther
+                    | AbandonFirst
+                    | TakeRunHint
+                    | RunRead
+                    | RunReadAgain
+                    | ReleaseOther
+                    | ReleaseFirst
             )
     }
 
     /// Whether it is recovering, past the mutex of its process's threads.
     pub fn recovers(&self) -> bool {
         use Pc::*;
-        matches!(self.pc, ReadEntry | RepairLook | RepairCas | Announce | Vacate | Unlock)
+        matches!(self.pc, ReadEntry | Announce | Vacate | Unlock) || self.repairs()
+    }
+
+    /// Whether it is at the slots of the dead.
+    pub fn repairs(&self) -> bool {
+        use Pc::*;
+        matches!(self.pc, RepairLook | RepairFree | RepairFull | RepairCas)
     }
 
     /// Whether it holds the lock of `target`.
@@ -221,76 +290,79 @@ impl World {
     }
 
     /// The state in 64 bytes; equal only for equal states.
-    pub fn packed(&self) -> [u64; 3 + MAX_THREADS] {
-        let mut packed = [0; 3 + MAX_THREADS];
-        let mut slots = Packer::default();
+    pub fn packed(&self) -> [u64; 8] {
+        let mut bits = Packer::default();
         for (word, payload) in self.words.iter().zip(self.payload) {
-            slots.word(*word);
-            slots.put(payload, 4);
+            bits.word(*word);
+            bits.put(payload.into(), 4);
         }
-        packed[0] = slots.bits;
-        let mut rest = Packer::default();
         for position in [self.head, self.tail, self.claimed, self.resolved] {
-            rest.put(position as u8, 6);
+            bits.position(position);
         }
-        rest.put(self.epoch, 4);
-        rest.put(self.crashes, 2);
+        bits.put(self.epoch.into(), 4);
+        bits.put(self.crashes.into(), 2);
         for (entry, lock) in self.entries.iter().zip(self.locks) {
-            rest.put(u8::from(*entry), 1);
-            rest.put(lock, 3);
+            bits.put((*entry).into(), 1);
+            bits.put(lock.into(), 3);
         }
-        packed[1] = rest.bits;
-        packed[2] = [self.committed, self.released, self.lost]
-            .iter()
-            .fold(0, |bits, set| bits << 16 | u64::from(*set));
-        for (to, thread) in packed[3..].iter_mut().zip(&self.threads) {
-            *to = thread.packed();
+        for set in [self.committed, self.released, self.lost] {
+            bits.put(set, 16);
         }
-        packed
+        for thread in &self.threads {
+            thread.pack(&mut bits);
+        }
+        bits.words
     }
 }
 
 impl Thread {
-    fn packed(&self) -> u64 {
-        let mut bits = Packer::default();
-        bits.put(u8::from(self.alive), 1);
-        bits.put(self.owner, 3);
-        bits.put(self.pc as u8, 6);
-        bits.put(self.sent, 3);
-        bits.put(self.searched, 4);
-        bits.put(self.epoch, 4);
-        bits.put(self.at as u8, 6);
-        bits.put(self.high as u8, 6);
-        bits.put(self.step as u8, 3);
-        bits.put(u8::from(self.behind), 1);
+    fn pack(&self, bits: &mut Packer) {
+        bits.put(self.alive.into(), 1);
+        bits.put(self.owner.into(), 3);
+        bits.put(self.pc as u16, 6);
+        bits.put(self.sent.into(), 3);
+        bits.put(self.searched.into(), 4);
+        bits.put(self.epoch.into(), 4);
+        bits.position(self.at);
+        bits.position(self.high);
+        bits.put(self.step as u16, 3);
+        bits.position(self.from);
+        bits.put(self.behind.into(), 2);
         bits.word(self.word);
-        bits.put(self.index, 2);
-        bits.put(u8::from(self.search), 1);
-        bits.put(self.target, 3);
-        bits.put(self.message, 4);
-        bits.bits
+        bits.put(self.index.into(), 2);
+        bits.put(self.inside.into(), 2);
+        bits.put(self.search.into(), 1);
+        bits.put(self.target.into(), 3);
+        bits.put(self.message.into(), 4);
     }
 }
 
-/// Fields one after the other in a word.
+/// Fields one after the other in some words.
 #[derive(Default)]
 struct Packer {
-    bits: u64,
-    used: u32,
+    words: [u64; 8],
+    used: usize,
 }
 
 impl Packer {
-    fn put(&mut self, value: u8, width: u32) {
+    fn put(&mut self, value: u16, width: usize) {
         assert!(u32::from(value) >> width == 0, "a field is too narrow");
-        self.bits |= u64::from(value) << self.used;
+        let (word, shift) = (self.used / 64, self.used % 64);
+        self.words[word] |= u64::from(value) << shift;
+        if shift + width > 64 {
+            self.words[word + 1] |= u64::from(value) >> (64 - shift);
+        }
         self.used += width;
-        debug_assert!(self.used <= u64::BITS);
+    }
+
+    fn position(&mut self, at: i8) {
+        self.put(at as u16, 6);
     }
 
     fn word(&mut self, word: Word) {
-        self.put(word.lap as u8, 6);
-        self.put(word.state as u8, 3);
-        self.put(word.owner, 3);
+        self.put(word.lap as u16, 6);
+        self.put(word.state as u16, 3);
+        self.put(word.owner.into(), 3);
     }
 }
 

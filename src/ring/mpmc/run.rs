@@ -169,11 +169,9 @@ impl<'a> Ring<'a> {
     pub fn abandon_run(&self, run: ClaimedRun<'a>) {
         let poison = Word::new(run.0.lap, POISON, 0);
         self.header().counters.abandoned.fetch_add(run.len() as u64, Ordering::Relaxed);
-        point("abandon-run.counted");
         for index in run.0.others().chain([run.0.first]) {
             self.slot(index).witness.write();
             self.settle(index, poison);
-            point("abandon-run.slot");
         }
     }
 
