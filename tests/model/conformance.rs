@@ -3,7 +3,6 @@
 //! ring, alone, and both must leave the same memory and the same answer.
 
 use super::protocol::Model;
-use super::scenarios::Role;
 use super::world::{Action, Pc, Thread, Word, World};
 use slipring::ring::Owner;
 use slipring::ring::mpmc::{Delivery, Geometry, NoClaim, NoTake, Ring};
@@ -11,7 +10,7 @@ use slipring::{Heap, LINE};
 use std::alloc::Layout;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Where the words of a ring lie: `src/ring/mpmc.rs`, "The lines before the
+/// Where the words of a ring lie: `src/ring/mpmc/mod.rs`, "The lines before the
 /// slots", and after each slot's word a payload of eight bytes.
 const TAIL: usize = 0;
 const HEAD: usize = LINE;
@@ -22,10 +21,15 @@ const STRIDE: usize = 16;
 /// What came of an operation.
 #[derive(PartialEq, Eq, Debug)]
 enum Answer {
-    Claimed,
+    /// So many slots.
+    Claimed(u8),
     Taken {
         redelivered: bool,
     },
+    /// The messages of so many.
+    TakenRun(u8),
+    /// Try a single one.
+    NoRun,
     /// Because of this one.
     NotNow(Option<u8>),
 }
@@ -47,6 +51,7 @@ fn owner(number: u8) -> Owner {
 
 impl Mirror {
     pub fn new(model: &Model) -> Mirror {
+        assert!(model.scenario.is_shipped());
         let slots = model.scenario.slots;
         let geometry = Geometry::new(slots, Layout::new::<u64>()).expect("a geometry");
         let heap = Heap::zeroed(geometry.len());
@@ -88,14 +93,28 @@ impl Mirror {
         slots.chain(hints).chain([(ORPHANS, u64::from(world.epoch))]).collect()
     }
 
+    /// The messages.
+    fn payloads(&self, world: &World) -> Vec<(usize, u64)> {
+        let slots = world.payload[..self.slots as usize].iter().enumerate();
+        slots.map(|(index, message)| (SLOTS + index * STRIDE + 8, (*message).into())).collect()
+    }
+
     fn set(&self, world: &World) {
-        for (offset, value) in self.words(world) {
+        for (offset, value) in self.words(world).into_iter().chain(self.payloads(world)) {
             self.at(offset).store(value, Relaxed);
         }
     }
 
     fn assert_same(&self, world: &World, what: &str, before: &World) {
-        for (offset, value) in self.words(world) {
+        self.assert_all(self.words(world), world, what, before);
+    }
+
+    fn assert_same_payloads(&self, world: &World, what: &str, before: &World) {
+        self.assert_all(self.payloads(world), world, what, before);
+    }
+
+    fn assert_all(&self, values: Vec<(usize, u64)>, world: &World, what: &str, before: &World) {
+        for (offset, value) in values {
             let found = self.at(offset).load(Relaxed);
             assert_eq!(
                 found, value,
@@ -115,7 +134,7 @@ impl Mirror {
                 self.compare_recovery(model, world, t, number as u8);
             }
             match thread.pc {
-                Pc::Begin if model.role(t) == Role::Consumer => {
+                Pc::Begin if model.is_consumer(t) => {
                     self.compare_take(model, world, t);
                 }
                 Pc::Begin => self.compare_claim(model, world, t),
@@ -138,13 +157,17 @@ impl Mirror {
         let mut world = *before;
         // Begin itself is where the thread rests.
         model.step(&mut world, t).expect("no violation");
+        let run_first = model.wants_run(t, &before.threads[t]);
+        if run_first && self.compare_claim_run(model, before, &mut world, t) {
+            return;
+        }
         run(model, &mut world, t, |thread| thread.pc == Pc::WriteHalf);
         let expected = answer(model, &world, t, false);
         self.set(before);
         let me = before.threads[t].owner;
         let ring = self.ring();
         let (found, claim) = match ring.try_claim(owner(me)) {
-            Ok(claim) => (Claimed, Some(claim)),
+            Ok(claim) => (Claimed(1), Some(claim)),
             Err(NoClaim::Full(holder)) => (NotNow(other(holder, me)), None),
             Err(NoClaim::Corrupt(error)) => panic!("{error} in {before:?}"),
         };
@@ -152,7 +175,7 @@ impl Mirror {
         self.assert_same(&world, "try_claim", before);
         if let Some(claim) = claim {
             run(model, &mut world, t, |_| false);
-            if matches!(model.role(t), Role::Quitter(_)) && before.threads[t].sent == 0 {
+            if model.gives_up(t, &before.threads[t]) {
                 ring.abandon(claim);
             } else {
                 ring.commit(claim);
@@ -162,10 +185,87 @@ impl Mirror {
         self.compared += 1;
     }
 
+    /// Whether a run was claimed. `world` is as the thread's first step has left it, and
+    /// then as it is before a single slot is claimed.
+    fn compare_claim_run(
+        &mut self,
+        model: &Model,
+        before: &World,
+        world: &mut World,
+        t: usize,
+    ) -> bool {
+        use Pc::{AbandonOther, LoadTail, RunWriteHalf};
+        let until = |thread: &Thread| matches!(thread.pc, RunWriteHalf | AbandonOther | LoadTail);
+        run(model, world, t, until);
+        let expected = answer(model, world, t, false);
+        self.set(before);
+        let Thread { owner: me, sent, .. } = before.threads[t];
+        let ring = self.ring();
+        let claimed = ring.claim_run(owner(me), usize::from(model.role(t).claims() - sent));
+        let found = claimed.as_ref().map_or(NoRun, |claimed| Claimed(claimed.len() as u8));
+        assert_eq!(found, expected, "claim_run\nbefore {before:?}\nafter {world:?}");
+        self.assert_same(world, "claim_run", before);
+        let Some(claimed) = claimed else { return false };
+        run(model, world, t, |_| false);
+        if model.gives_up(t, &before.threads[t]) {
+            ring.abandon_run(claimed);
+        } else {
+            let first = model.message(t, &before.threads[t]);
+            ring.commit_run(claimed, |nth, to| {
+                // SAFETY: the payload of a slot that has been claimed, which is eight bytes.
+                unsafe { to.cast::<u64>().write(u64::from(first) + nth as u64) };
+            });
+            self.assert_same_payloads(world, "commit_run", before);
+        }
+        self.assert_same(world, "commit_run or abandon_run", before);
+        self.compared += 1;
+        true
+    }
+
+    /// Whether a run was taken, in the same way.
+    fn compare_take_run(
+        &mut self,
+        model: &Model,
+        before: &World,
+        world: &mut World,
+        t: usize,
+    ) -> bool {
+        use Pc::{AdoptLook, BeginSingle, LoadHead, RunRead};
+        let until =
+            |thread: &Thread| matches!(thread.pc, RunRead | LoadHead | BeginSingle | AdoptLook);
+        run(model, world, t, until);
+        let expected = answer(model, world, t, false);
+        self.set(before);
+        let Thread { owner: me, searched, .. } = before.threads[t];
+        let ring = self.ring();
+        // As `Core::take_run` does.
+        let may = self.delivery == Delivery::AtMostOnce || ring.orphan_epoch() as u8 == searched;
+        let slots = self.slots as usize;
+        let taken = if may { ring.take_run(owner(me), slots) } else { None };
+        let found = taken.as_ref().map_or(NoRun, |taken| TakenRun(taken.len() as u8));
+        assert_eq!(found, expected, "take_run\nbefore {before:?}\nafter {world:?}");
+        self.assert_same(world, "take_run", before);
+        let Some(taken) = taken else { return false };
+        let first = model.slot(world.threads[t].at);
+        run(model, world, t, |_| false);
+        ring.release_run(taken, |nth, payload| {
+            // SAFETY: the payload of a slot that has been taken, which is eight bytes.
+            let message = unsafe { payload.cast::<u64>().read() };
+            assert_eq!(message, u64::from(before.payload[first + nth]));
+        });
+        self.assert_same(world, "release_run", before);
+        self.compared += 1;
+        true
+    }
+
     fn compare_take(&mut self, model: &Model, before: &World, t: usize) {
         let mut world = *before;
-        let mut adopted = false;
         model.step(&mut world, t).expect("no violation");
+        let run_first = model.wants_run(t, &before.threads[t]);
+        if run_first && self.compare_take_run(model, before, &mut world, t) {
+            return;
+        }
+        let mut adopted = false;
         run(model, &mut world, t, |thread| {
             adopted |= thread.pc == Pc::AdoptCas;
             thread.pc == Pc::Read
@@ -228,8 +328,11 @@ fn run(model: &Model, world: &mut World, t: usize, mut until: impl FnMut(&Thread
 fn answer(model: &Model, world: &World, t: usize, redelivered: bool) -> Answer {
     let thread = &world.threads[t];
     match thread.pc {
-        Pc::WriteHalf => Claimed,
+        Pc::WriteHalf => Claimed(1),
+        Pc::RunWriteHalf | Pc::AbandonOther => Claimed(model.run_len(thread.at)),
         Pc::Read => Taken { redelivered },
+        Pc::RunRead => TakenRun(model.run_len(thread.at)),
+        Pc::LoadTail | Pc::LoadHead | Pc::BeginSingle | Pc::AdoptLook => NoRun,
         Pc::TryLock => NotNow(Some(thread.target)),
         _ => {
             assert!(model.rests(world, t));

@@ -1,17 +1,18 @@
 //! That the exploration came to where it matters.
 
 use super::protocol::Model;
-use super::world::{Action, Pc, State, World};
+use super::world::{Action, Pc, State, Thread, Word, World};
 use Pc::*;
 
 /// Every step that can be somebody's next, and so its last.
-const STEPS: [Pc; 32] = [
+const STEPS: [Pc; 54] = [
     Begin,
     Done,
     LoadHead,
     Look,
     GallopUp,
     GallopDown,
+    Frontier,
     ClaimCas,
     ClaimHint,
     WriteHalf,
@@ -24,11 +25,32 @@ const STEPS: [Pc; 32] = [
     Release,
     SkipCas,
     SkipHint,
+    ClaimRunLook,
+    ClaimRunCas,
+    ClaimRunHint,
+    RunWriteHalf,
+    RunWriteWhole,
+    CommitOther,
+    CommitFirst,
+    AbandonOther,
+    AbandonFirst,
+    LoadTail,
+    LoadHeadOfRun,
+    TakeRunLook,
+    TakeRunCas,
+    TakeRunHint,
+    RunRead,
+    RunReadAgain,
+    ReleaseOther,
+    ReleaseFirst,
+    BeginSingle,
     AdoptLook,
     AdoptCas,
     TryLock,
     ReadEntry,
     RepairLook,
+    RepairFree,
+    RepairFull,
     RepairCas,
     Announce,
     Vacate,
@@ -66,10 +88,36 @@ enum Sight {
     TookOverTheGone,
     /// A thread waited for its sibling's recovery to end.
     WaitedForASibling,
+
+    /// A walk came to a run and went on behind it.
+    PassedARun,
+    /// A walk came to a slot in another lap, inside a run of that lap, and went on with the
+    /// beginning of the group.
+    LeaptToARun,
+    /// A gallop of producers ended inside a run; one of consumers.
+    GallopedIntoAClaimedRun,
+    GallopedIntoATakenRun,
+    /// No run was claimed, since not all of it was free; none taken, since not all of it was
+    /// full.
+    NotAllFree,
+    NotAllFull,
+    /// No run was claimed, because another was faster; none taken.
+    LostARunToClaim,
+    LostARunToTake,
+    /// An orphan was adopted while the first slot of its run still named the dead.
+    AdoptedInsideARun,
+    /// A recoverer died when it had repaired some of a run that was being written, but not
+    /// the first slot; of one that was being read; a joiner died so.
+    KilledInAWrittenRun,
+    KilledInAReadRun,
+    JoinerKilledInARun,
+    /// A recoverer found a slot that the dead had filled; one that it had freed.
+    FoundFilled,
+    FoundFreed,
 }
 use Sight::*;
 
-const SIGHTS: [Sight; 14] = [
+const SIGHTS: [Sight; 28] = [
     StaleTail,
     StaleHead,
     Abandoned,
@@ -84,6 +132,20 @@ const SIGHTS: [Sight; 14] = [
     TookOverTheDead,
     TookOverTheGone,
     WaitedForASibling,
+    PassedARun,
+    LeaptToARun,
+    GallopedIntoAClaimedRun,
+    GallopedIntoATakenRun,
+    NotAllFree,
+    NotAllFull,
+    LostARunToClaim,
+    LostARunToTake,
+    AdoptedInsideARun,
+    KilledInAWrittenRun,
+    KilledInAReadRun,
+    JoinerKilledInARun,
+    FoundFilled,
+    FoundFreed,
 ];
 
 /// Sets of steps before which somebody died, and of sights.
@@ -102,10 +164,21 @@ impl Coverage {
                 for t in (0..model.threads()).filter(|t| model.home(*t) == usize::from(home)) {
                     let thread = &before.threads[t];
                     self.died |= u64::from(thread.alive) << thread.pc as u64;
-                    let repairs = matches!(thread.pc, RepairLook | RepairCas) && thread.index > 0;
+                    let repairs = thread.repairs() && thread.index > 0;
                     let half_way = repairs || thread.pc == Announce;
                     see(KilledHalfWay, half_way && thread.owner != 0);
                     see(KilledJoining, half_way && thread.owner == 0);
+                    let in_a_run = thread.repairs() && {
+                        let first = usize::from(thread.index);
+                        let others = &before.words[first + 1..model.group_end(first)];
+                        let repaired =
+                            |word: &Word| matches!(word.state, State::Poison | State::Orphan);
+                        thread.word.is_run() && others.iter().any(repaired)
+                    };
+                    let written = thread.word.state == State::WritingRun;
+                    see(KilledInAWrittenRun, in_a_run && written);
+                    see(KilledInAReadRun, in_a_run && !written);
+                    see(JoinerKilledInARun, in_a_run && thread.owner == 0);
                 }
             }
             Action::Step(t) | Action::Recover(t, _) => {
@@ -123,11 +196,39 @@ impl Coverage {
                         let met = model.slot(before.resolved) == usize::from(old.index);
                         see(AdoptedFromBehind, old.search && !met);
                         see(AdoptedOnTheWay, !old.search);
+                        see(AdoptedInsideARun, model.run_over(before, old.index.into()).is_some());
+                    }
+                    Look | Frontier => {
+                        let index = model.slot(old.at);
+                        let word = before.words[index];
+                        let behind = old.at + model.run_len(old.at) as i8;
+                        see(PassedARun, word.is_run() && new.at == behind);
+                        let start = model.group_start(index) as i8;
+                        let run = model.run_over(before, index);
+                        let leapt = run.is_some_and(|run| {
+                            run.lap > model.lap(old.at) && new.at == run.lap * model.slots() + start
+                        });
+                        see(LeaptToARun, leapt);
+                    }
+                    GallopUp | GallopDown if new.pc == Frontier => {
+                        let run = model.run_over(before, model.slot(new.high));
+                        let inside = run.is_some_and(|run| run.lap == model.lap(new.high));
+                        see(GallopedIntoAClaimedRun, inside && !model.is_consumer(t.into()));
+                        see(GallopedIntoATakenRun, inside && model.is_consumer(t.into()));
+                    }
+                    ClaimRunLook => see(NotAllFree, new.pc == LoadTail),
+                    TakeRunLook => see(NotAllFull, matches!(new.pc, LoadHead | BeginSingle)),
+                    ClaimRunCas => see(LostARunToClaim, !changed),
+                    TakeRunCas => see(LostARunToTake, !changed),
+                    RepairFull => {
+                        let written = old.word.state == State::WritingRun;
+                        see(FoundFilled, written && changed);
+                        let word = before.words[usize::from(old.index + old.inside)];
+                        see(FoundFreed, !written && word.state == State::Free);
                     }
                     TryLock => {
-                        let another = |o: &super::world::Thread| {
-                            o.recovers() && o.target == old.target && old.target != 0
-                        };
+                        let another =
+                            |o: &Thread| o.recovers() && o.target == old.target && old.target != 0;
                         see(FoundARecoverer, !new.recovers() && before.threads.iter().any(another));
                     }
                     RepairCas => see(JoinerRepaired, old.owner == 0 && changed),

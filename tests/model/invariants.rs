@@ -7,7 +7,7 @@ use State::*;
 /// Steps in which an operation must end when nobody else moves. The longest is
 /// a recovery that follows a search, a run that was none and a gallop, in a ring of four
 /// slots.
-const ALONE: usize = 100;
+const ALONE: usize = 60;
 
 /// Operations in which one consumer must drain the ring.
 const ROUNDS: usize = 40;
@@ -136,7 +136,7 @@ impl Model {
     /// that is given back are not far, and `finish_alone` says that it will be.)
     fn drain(&self, world: &World) -> Result<(), (Violation, Option<usize>)> {
         let threads = &world.threads[..self.threads()];
-        if threads.iter().any(|o| o.holds_slot() || o.holds_lock()) {
+        if threads.iter().any(|o| o.holds_slot() || o.holds_lock() || o.pc == Pc::LateOther) {
             return Ok(());
         }
         let mut nobody = true;

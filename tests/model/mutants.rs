@@ -41,8 +41,9 @@ pub enum Mutant {
     // Runs.
     /// A walk goes on with the second slot of a run, not behind its last one.
     WalksIntoARun,
-    /// A slot that is in another lap leads to the one after it, in that lap; to itself.
+    /// A slot that is in another lap leads to the one after it, in that lap.
     LeapsToTheNextSlot,
+    /// It leads to itself: in groups of two that does no harm.
     LeapsToTheSlot,
     /// A gallop ends where it came to, though that be inside a run.
     GallopsIntoARun,
@@ -54,6 +55,7 @@ pub enum Mutant {
     HeadHintInsideARun,
     /// The first slot of a run is given away before the others.
     CommitsTheFirstFirst,
+    AbandonsTheFirstFirst,
     ReleasesTheFirstFirst,
     /// The first slot of a dead one's run is repaired before the others; it alone is; the
     /// others are, but for those that were not filled yet, or were.
@@ -104,7 +106,7 @@ pub enum Mutant {
 use Mutant::*;
 
 /// Each mutant, a scenario in which it is caught, and what catches it there.
-pub const CAUGHT: [(Mutant, Scenario, Violation); 37] = [
+pub const CAUGHT: [(Mutant, Scenario, Violation); 56] = [
     (ClaimNamesNobody, PAIR, NeverDrained),
     (ClaimWithoutCas, WRITERS, ClaimedOutOfOrder),
     (ClaimOverAReader, PAIR, MovedFromTheLiving),
@@ -122,6 +124,25 @@ pub const CAUGHT: [(Mutant, Scenario, Violation); 37] = [
     (Mutant::HeadHintLeads, BEHIND, Violation::HeadHintLeads),
     (EmptyByTheHints, STALE_TAIL, NeverDelivered),
     (GallopOvershoots, TWO_SLOTS, ClaimedOutOfOrder),
+    (WalksIntoARun, RUN_AND_WRITER, ClaimedOutOfOrder),
+    (WalksIntoARun, RUN_AND_READER, ResolvedOutOfOrder),
+    (LeapsToTheNextSlot, RUN_TAIL, ClaimedOutOfOrder),
+    (LeapsToTheNextSlot, RUN_HEAD, ResolvedOutOfOrder),
+    (LeapsToTheSlot, RUN_TAIL, ClaimedOutOfOrder),
+    (LeapsToTheSlot, RUN_HEAD, ResolvedOutOfOrder),
+    (GallopsIntoARun, RUN_TAIL, ClaimedOutOfOrder),
+    (GallopsIntoARun, RUN_AND_READER, ResolvedOutOfOrder),
+    (ClaimsARunUnseen, RUNS, MovedInsideARun),
+    (TakesARunUnseen, RUNS, DeliveredTwice),
+    (TailHintInsideARun, RUN_AND_WRITER, ClaimedOutOfOrder),
+    (HeadHintInsideARun, RUN_AND_READER, ResolvedOutOfOrder),
+    (CommitsTheFirstFirst, RUNS, OrderOfSlots),
+    (AbandonsTheFirstFirst, RUN_QUITTER, OrderOfSlots),
+    (ReleasesTheFirstFirst, RUNS, OrderOfSlots),
+    (RepairsTheFirstFirst, RUNS, OrderOfSlots),
+    (LeavesTheOthers, RUNS, NeverDrained),
+    (LeavesWhatWasNotFilled, RUNS, NeverDrained),
+    (LeavesWhatWasFilled, RUNS, Torn),
     (AdoptWithoutCas, ADOPTERS, NamesTheWrongOne),
     (SearchRecordsALaterEpoch, BEHIND, NeverDelivered),
     (OneOrphanFlagForAll, ADOPTERS, NeverDelivered),

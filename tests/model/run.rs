@@ -69,6 +69,7 @@ impl Model {
             RunWriteHalf | RunWriteWhole if self.has(Mutant::CommitsTheFirstFirst) => 0,
             RunWriteHalf | RunWriteWhole | CommitOther | AbandonOther | ReleaseOther => me.inside,
             CommitFirst if self.has(Mutant::CommitsTheFirstFirst) => 0,
+            AbandonFirst if self.has(Mutant::AbandonsTheFirstFirst) => 0,
             ReleaseFirst if self.has(Mutant::ReleasesTheFirstFirst) => 0,
             CommitFirst | AbandonFirst | ReleaseFirst => u8::MAX,
             _ => 0,
@@ -115,7 +116,9 @@ impl Model {
             ClaimRunHint => {
                 let inside = self.has(Mutant::TailHintInsideARun);
                 world.tail = me.at + if inside { 1 } else { len as i8 };
-                if self.gives_up(t, me) {
+                if self.gives_up(t, me) && self.has(Mutant::AbandonsTheFirstFirst) {
+                    me.pc = AbandonFirst;
+                } else if self.gives_up(t, me) {
                     (me.inside, me.pc) = (1, AbandonOther);
                 } else {
                     me.pc = RunWriteHalf;
@@ -158,8 +161,12 @@ impl Model {
             }
             AbandonFirst => {
                 world.words[first] = Word::new(lap, Poison, 0);
-                me.sent += len;
-                self.finish(t, me);
+                if self.has(Mutant::AbandonsTheFirstFirst) {
+                    (me.inside, me.pc) = (1, LateOther);
+                } else {
+                    me.sent += len;
+                    self.finish(t, me);
+                }
             }
 
             TakeRunCas => {
@@ -210,12 +217,13 @@ impl Model {
                 }
             }
 
-            // What the two mutants above have left.
+            // What the three mutants above have left.
             LateOther => {
                 if self.is_consumer(t) {
                     self.free(world, slot, lap);
                 } else {
-                    world.words[slot] = Word::new(lap, Full, 0);
+                    let state = if self.gives_up(t, me) { Poison } else { Full };
+                    world.words[slot] = Word::new(lap, state, 0);
                 }
                 if !last {
                     me.inside += 1;

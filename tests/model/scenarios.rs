@@ -113,12 +113,16 @@ impl Scenario {
         Scenario { group, ..self }
     }
 
+    const fn plain_steps(self, plain_steps: u8) -> Scenario {
+        Scenario { plain_steps, ..self }
+    }
+
     const fn joiners(self, joiners: &'static [Role]) -> Scenario {
         Scenario { joiners, ..self }
     }
 }
 
-// Small: some thousand states each, enough for every mutant.
+// Small: some thousand states each, or some ten thousand, enough for every mutant.
 
 pub const PAIR: Scenario =
     Scenario::at_most_once("a writer and a reader of one slot", 1, &[&[Producer(2)], &[Consumer]]);
@@ -210,9 +214,79 @@ pub const ADOPTERS: Scenario = Scenario::at_least_once(
     &[&[Producer(1), Consumer], &[Consumer, Consumer]],
 );
 
+pub const RUNS: Scenario =
+    Scenario::at_most_once("runs of two, two deaths", 4, &[&[Batcher(6)], &[Collector]]).crashes(2);
+
+pub const RUN_QUITTER: Scenario =
+    Scenario::at_most_once("an abandoned run", 4, &[&[BatchQuitter(4)], &[Collector]]).crashes(2);
+
+pub const RUN_AND_WRITER: Scenario = Scenario::at_most_once(
+    "written runs beside a writer",
+    4,
+    &[&[Batcher(2)], &[Producer(1)], &[Consumer]],
+);
+
+pub const RUN_AND_READER: Scenario = Scenario::at_most_once(
+    "read runs beside a reader",
+    4,
+    &[&[Batcher(4)], &[Collector], &[Consumer]],
+);
+
+pub const RUN_ADOPTERS: Scenario = Scenario::at_least_once(
+    "redelivery out of a run, two deaths",
+    4,
+    &[&[Batcher(2)], &[Collector], &[Consumer]],
+)
+.crashes(2);
+
+pub const RUN_JOINER: Scenario =
+    Scenario::at_least_once("runs, a joiner, two deaths", 2, &[&[Batcher(2)], &[Collector]])
+        .groups_of(2)
+        .crashes(2)
+        .joiners(&[Batcher(2)]);
+
+pub const RUN_TAIL: Scenario = Scenario::at_most_once(
+    "runs of three beside a writer with a late hint",
+    3,
+    &[&[Batcher(5)], &[Producer(2)], &[Consumer]],
+)
+.groups_of(4)
+.plain_steps(2)
+.crashes(0);
+
+pub const RUN_HEAD: Scenario = Scenario::at_most_once(
+    "runs of three beside a reader with a late hint",
+    3,
+    &[&[Batcher(6)], &[Collector], &[Consumer]],
+)
+.groups_of(4)
+.plain_steps(2)
+.crashes(0);
+
 pub const SMALL: &[Scenario] = &[
-    PAIR, WRITERS, READERS, QUITTER, TWO_SLOTS, STALE_TAIL, STALE_HEAD, JOINER, JOINERS, LEAVER,
-    THREADS, SIBLINGS, ROUND, BEHIND, ADOPTERS,
+    PAIR,
+    WRITERS,
+    READERS,
+    QUITTER,
+    TWO_SLOTS,
+    STALE_TAIL,
+    STALE_HEAD,
+    JOINER,
+    JOINERS,
+    LEAVER,
+    THREADS,
+    SIBLINGS,
+    ROUND,
+    BEHIND,
+    ADOPTERS,
+    RUNS,
+    RUN_QUITTER,
+    RUN_AND_WRITER,
+    RUN_AND_READER,
+    RUN_ADOPTERS,
+    RUN_JOINER,
+    RUN_TAIL,
+    RUN_HEAD,
 ];
 
 /// Some hundred thousand states each.
@@ -247,6 +321,40 @@ pub const MEDIUM: &[Scenario] = &[
     )
     .crashes(3)
     .joiners(&[Consumer]),
+    Scenario::at_most_once(
+        "runs of two beside a writer with a late hint",
+        4,
+        &[&[Batcher(5)], &[Producer(2)], &[Consumer]],
+    )
+    .crashes(0),
+    Scenario::at_most_once(
+        "runs of two beside a reader with a late hint",
+        4,
+        &[&[Batcher(6)], &[Collector], &[Consumer]],
+    )
+    .crashes(0),
+    Scenario::at_most_once(
+        "runs of three, walks that gallop late",
+        3,
+        &[&[Batcher(5)], &[Producer(2)], &[Collector]],
+    )
+    .groups_of(4)
+    .plain_steps(3)
+    .crashes(0),
+    Scenario::at_most_once(
+        "an abandoned run, two readers, two deaths",
+        2,
+        &[&[BatchQuitter(4)], &[Collector], &[Consumer]],
+    )
+    .groups_of(2)
+    .crashes(2),
+    Scenario::at_least_once(
+        "two readers of runs, redelivery, two deaths",
+        2,
+        &[&[Batcher(4)], &[Collector], &[Collector]],
+    )
+    .groups_of(2)
+    .crashes(2),
 ];
 
 /// Millions of states, most of them.
@@ -283,20 +391,43 @@ pub const LARGE: &[Scenario] = &[
     )
     .crashes(3)
     .joiners(&[Consumer]),
-];
-
-pub const TRY: &[Scenario] = &[
-    Scenario::at_most_once("A pair 2/2", 2, &[&[Batcher(4)], &[Collector]]).groups_of(2).crashes(2),
-    Scenario::at_most_once("A pair 4/2", 4, &[&[Batcher(5)], &[Collector]]).crashes(2),
-    Scenario::at_most_once("A pair 4/4", 4, &[&[Batcher(7)], &[Collector]]).groups_of(4).crashes(2),
-    Scenario::at_least_once("B 2/2", 2, &[&[Batcher(2)], &[Collector], &[Consumer]]).groups_of(2).crashes(2),
-    Scenario::at_least_once("B 4/2", 4, &[&[Batcher(2)], &[Collector], &[Consumer]]).crashes(2),
-    Scenario::at_most_once("C 3/2", 3, &[&[Batcher(5)], &[Producer(2)], &[Consumer]]).groups_of(2).crashes(0),
-    Scenario::at_most_once("C 4/2", 4, &[&[Batcher(5)], &[Producer(2)], &[Consumer]]).crashes(0),
-    Scenario::at_most_once("C 4/4", 4, &[&[Batcher(7)], &[Producer(2)], &[Consumer]]).groups_of(4).crashes(0),
-    Scenario::at_most_once("D 3/2", 3, &[&[Batcher(6)], &[Collector], &[Consumer]]).groups_of(2).crashes(0),
-    Scenario::at_most_once("D 4/2", 4, &[&[Batcher(6)], &[Collector], &[Consumer]]).crashes(0),
-    Scenario::at_most_once("D 4/4", 4, &[&[Batcher(7)], &[Collector], &[Consumer]]).groups_of(4).crashes(0),
-    Scenario::at_most_once("E 2/2", 2, &[&[BatchQuitter(4)], &[Collector], &[Consumer]]).groups_of(2),
-    Scenario::at_most_once("E 4/2", 4, &[&[BatchQuitter(4)], &[Collector]]),
+    Scenario::at_most_once(
+        "runs of two beside a writer",
+        4,
+        &[&[Batcher(5)], &[Producer(2)], &[Collector]],
+    ),
+    Scenario::at_most_once(
+        "two writers of runs of three, two deaths",
+        3,
+        &[&[Batcher(6)], &[Batcher(3)], &[Collector]],
+    )
+    .groups_of(4)
+    .crashes(2),
+    Scenario::at_most_once(
+        "runs of two, written and abandoned, two readers",
+        3,
+        &[&[BatchQuitter(4)], &[Batcher(2)], &[Collector], &[Consumer]],
+    )
+    .groups_of(2)
+    .crashes(0),
+    Scenario::at_least_once(
+        "runs of two, two that join, redelivery, three deaths",
+        3,
+        &[&[Batcher(4)], &[Collector]],
+    )
+    .groups_of(2)
+    .crashes(3)
+    .joiners(&[Collector, Batcher(2)]),
+    Scenario::at_least_once(
+        "runs of two, three readers, redelivery, two deaths",
+        4,
+        &[&[Batcher(2)], &[Collector], &[Collector], &[Consumer]],
+    )
+    .crashes(2),
+    Scenario::at_most_once(
+        "runs of up to four beside a writer",
+        4,
+        &[&[Batcher(7)], &[Producer(2)], &[Collector]],
+    )
+    .groups_of(4),
 ];

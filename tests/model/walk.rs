@@ -29,7 +29,7 @@ impl Model {
     }
 
     pub fn look(&self, me: &mut Thread, at: i8) {
-        (me.at, me.high, me.step, me.from, me.word) = (at, 0, 0, 0, Word::NONE);
+        (me.at, me.high, me.step, me.word) = (at, 0, 0, Word::NONE);
         me.pc = Look;
     }
 
@@ -72,8 +72,6 @@ impl Model {
             me.behind += 1;
             self.look(me, next);
         } else {
-            let inside = self.slot(next) != self.group_start(self.slot(next));
-            me.from = if inside { next } else { 0 };
             (me.at, me.step, me.pc) = (next, 1, GallopUp);
         }
     }
@@ -123,15 +121,14 @@ impl Model {
     }
 
     /// A gallop has come near the first position that is not passed. That may be inside a
-    /// run, so the group is walked through, unless the gallop began behind its beginning.
+    /// run, so the group is walked through from its beginning.
     fn galloped(&self, me: &mut Thread, near: i8) {
         let slot = self.slot(near);
-        let start = near - (slot - self.group_start(slot)) as i8;
-        let at = start.max(me.from);
-        if at >= near || self.has(Mutant::GallopsIntoARun) {
+        let at = near - (slot - self.group_start(slot)) as i8;
+        if at == near || self.has(Mutant::GallopsIntoARun) {
             self.look(me, near);
         } else {
-            (me.at, me.high, me.step, me.from) = (at, near, 0, 0);
+            (me.at, me.high, me.step) = (at, near, 0);
             me.pc = Frontier;
         }
     }

@@ -156,8 +156,6 @@ pub struct Thread {
     pub at: i8,
     pub high: i8,
     pub step: i8,
-    /// Where its gallop began, if that is inside a group; if not, 0.
-    pub from: i8,
     /// Steps that it has found its hint to be behind, until it gallops.
     pub behind: u8,
     /// The word that a CAS expects.
@@ -185,7 +183,6 @@ impl Thread {
         at: 0,
         high: 0,
         step: 0,
-        from: 0,
         behind: 0,
         word: Word::NONE,
         index: 0,
@@ -290,79 +287,77 @@ impl World {
     }
 
     /// The state in 64 bytes; equal only for equal states.
-    pub fn packed(&self) -> [u64; 8] {
-        let mut bits = Packer::default();
+    pub fn packed(&self) -> [u64; 3 + MAX_THREADS] {
+        let mut packed = [0; 3 + MAX_THREADS];
+        let mut slots = Packer::default();
         for (word, payload) in self.words.iter().zip(self.payload) {
-            bits.word(*word);
-            bits.put(payload.into(), 4);
+            slots.word(*word);
+            slots.put(payload, 4);
         }
+        packed[0] = slots.bits;
+        let mut rest = Packer::default();
         for position in [self.head, self.tail, self.claimed, self.resolved] {
-            bits.position(position);
+            rest.put(position as u8, 6);
         }
-        bits.put(self.epoch.into(), 4);
-        bits.put(self.crashes.into(), 2);
+        rest.put(self.epoch, 4);
+        rest.put(self.crashes, 2);
         for (entry, lock) in self.entries.iter().zip(self.locks) {
-            bits.put((*entry).into(), 1);
-            bits.put(lock.into(), 3);
+            rest.put(u8::from(*entry), 1);
+            rest.put(lock, 3);
         }
-        for set in [self.committed, self.released, self.lost] {
-            bits.put(set, 16);
+        packed[1] = rest.bits;
+        packed[2] = [self.committed, self.released, self.lost]
+            .iter()
+            .fold(0, |bits, set| bits << 16 | u64::from(*set));
+        for (to, thread) in packed[3..].iter_mut().zip(&self.threads) {
+            *to = thread.packed();
         }
-        for thread in &self.threads {
-            thread.pack(&mut bits);
-        }
-        bits.words
+        packed
     }
 }
 
 impl Thread {
-    fn pack(&self, bits: &mut Packer) {
-        bits.put(self.alive.into(), 1);
-        bits.put(self.owner.into(), 3);
-        bits.put(self.pc as u16, 6);
-        bits.put(self.sent.into(), 3);
-        bits.put(self.searched.into(), 4);
-        bits.put(self.epoch.into(), 4);
-        bits.position(self.at);
-        bits.position(self.high);
-        bits.put(self.step as u16, 3);
-        bits.position(self.from);
-        bits.put(self.behind.into(), 2);
+    fn packed(&self) -> u64 {
+        let mut bits = Packer::default();
+        bits.put(u8::from(self.alive), 1);
+        bits.put(self.owner, 3);
+        bits.put(self.pc as u8, 6);
+        bits.put(self.sent, 3);
+        bits.put(self.searched, 4);
+        bits.put(self.epoch, 4);
+        bits.put(self.at as u8, 6);
+        bits.put(self.high as u8, 6);
+        bits.put(self.step as u8, 3);
+        bits.put(self.behind, 2);
         bits.word(self.word);
-        bits.put(self.index.into(), 2);
-        bits.put(self.inside.into(), 2);
-        bits.put(self.search.into(), 1);
-        bits.put(self.target.into(), 3);
-        bits.put(self.message.into(), 4);
+        bits.put(self.index, 2);
+        bits.put(self.inside, 2);
+        bits.put(u8::from(self.search), 1);
+        bits.put(self.target, 3);
+        bits.put(self.message, 4);
+        bits.bits
     }
 }
 
-/// Fields one after the other in some words.
+/// Fields one after the other in a word.
 #[derive(Default)]
 struct Packer {
-    words: [u64; 8],
-    used: usize,
+    bits: u64,
+    used: u32,
 }
 
 impl Packer {
-    fn put(&mut self, value: u16, width: usize) {
+    fn put(&mut self, value: u8, width: u32) {
         assert!(u32::from(value) >> width == 0, "a field is too narrow");
-        let (word, shift) = (self.used / 64, self.used % 64);
-        self.words[word] |= u64::from(value) << shift;
-        if shift + width > 64 {
-            self.words[word + 1] |= u64::from(value) >> (64 - shift);
-        }
+        self.bits |= u64::from(value) << self.used;
         self.used += width;
-    }
-
-    fn position(&mut self, at: i8) {
-        self.put(at as u16, 6);
+        debug_assert!(self.used <= u64::BITS);
     }
 
     fn word(&mut self, word: Word) {
-        self.put(word.lap as u16, 6);
-        self.put(word.state as u16, 3);
-        self.put(word.owner.into(), 3);
+        self.put(word.lap as u8, 6);
+        self.put(word.state as u8, 3);
+        self.put(word.owner, 3);
     }
 }
 

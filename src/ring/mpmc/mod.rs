@@ -73,7 +73,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use crossbeam_utils::{Backoff, CachePadded};
 use geometry::{AHEAD, SLOTS};
-use walk::GALLOP_COST;
+use walk::{GALLOP_COST, RESTART_COST};
 use word::{FREE, FULL, ORPHAN, POISON, READING, READING_RUN, WRITING, WRITING_RUN, Word};
 
 /// What becomes of a message whose receiver died holding it.
@@ -470,9 +470,11 @@ impl<'a> Ring<'a> {
                         point("claim.poison-freed");
                     }
                     // The load was older than the hint: start from what it
-                    // saw. The CAS above decides on the newest value, and fails; also
-                    // inside a run of that lap, which is over if the hint is there.
-                    FREE => at = laps.at(word.lap(), laps.index(at)),
+                    // saw. The CAS above decides on the newest value.
+                    FREE => {
+                        steps += RESTART_COST;
+                        at = self.restart(word, at);
+                    }
                     _ => return Err(NoClaim::Corrupt(self.bad_slot(at))),
                 },
             }
@@ -611,7 +613,8 @@ impl<'a> Ring<'a> {
                 }
                 // The load was older than the hint: see `try_claim`.
                 (..0, FREE | WRITING | WRITING_RUN | FULL | POISON) => {
-                    at = laps.at(word.lap(), laps.index(at));
+                    steps += RESTART_COST;
+                    at = self.restart(word, at);
                 }
                 _ => return Err(NoTake::Corrupt(self.bad_slot(at))),
             }

@@ -13,6 +13,9 @@ use crate::sync::{Ordering, STEP_BUDGET};
 /// Steps that a gallop counts for, since it reads up to 2 log2(capacity) words.
 pub(super) const GALLOP_COST: u32 = STEP_BUDGET >> 16;
 
+/// Steps that a walk counts for which begins anew, since one is rare and two rarer.
+pub(super) const RESTART_COST: u32 = STEP_BUDGET >> 6;
+
 impl Ring<'_> {
     /// Laps by which the word is ahead of the position.
     #[inline(always)]
@@ -43,14 +46,19 @@ impl Ring<'_> {
         }
     }
 
+    /// Where to begin anew when the word is older than the hint that led to it.
+    pub(super) fn restart(&self, word: Word, at: Position) -> Position {
+        let laps = self.geometry.laps;
+        laps.at(word.lap(), self.geometry.group_start(laps.index(at)))
+    }
+
     /// The first position that is not passed, from where a walk is: by galloping, and then,
     /// since that may have come to the inside of a run, slot by slot in that group.
     #[cold]
     pub(super) fn frontier(&self, from: Position, own: impl Fn(Word) -> bool + Copy) -> Position {
         let laps = self.geometry.laps;
         let near = self.gallop(from, own);
-        let start = laps.at(laps.lap(near), self.geometry.group_start(laps.index(near)));
-        let mut at = if laps.slots_between(start, from) > 0 { start } else { from };
+        let mut at = laps.at(laps.lap(near), self.geometry.group_start(laps.index(near)));
         for _ in 0..self.geometry.group {
             let word = self.load(at);
             if laps.slots_between(at, near) >= 0 || !self.passed(word, at, own) {

@@ -177,6 +177,8 @@ pub enum Kind {
     Batch,
     /// Several producers or consumers
     Many,
+    /// Several producers or consumers, many messages a call
+    ManyBatch,
 }
 
 /// Whose it is, and so which version counts.

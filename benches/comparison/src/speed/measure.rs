@@ -321,7 +321,8 @@ impl Tally {
     #[inline(always)]
     fn note(&mut self, head: u64, order: &mut Order, meter: &mut Meter) {
         if head == STOP {
-            self.stops -= 1;
+            // More than one may come in a batch.
+            self.stops = self.stops.saturating_sub(1);
             return;
         }
         if head != self.due {
@@ -375,6 +376,8 @@ pub fn stream<C: Channel<W>, const W: usize>(
             let last = board.finish(producers);
             let stops = match about.delivery {
                 Delivery::Broadcast => 1,
+                // Whoever gets a batch of them leaves enough for all others.
+                _ if last && batches => (consumers - 1) * BATCH + 1,
                 _ if last => consumers,
                 _ => 0,
             };

@@ -145,7 +145,7 @@ fn tasks(about: &About) -> Vec<Task> {
             Kind::Stream if about.name.starts_with("floor") => (&[1 << 10, 1 << 16], &[(1, 1)]),
             Kind::Stream => (&[8, 64, 1 << 10, 1 << 16], &[(1, 1)]),
             Kind::Batch => (&[8, 64, 1 << 10], &[(1, 1)]),
-            Kind::Many => (&[8, 64], &[(2, 2), (2, 1), (1, 2)]),
+            Kind::Many | Kind::ManyBatch => (&[8, 64], &[(2, 2), (2, 1), (1, 2)]),
         };
         for &bytes in sizes {
             for &(producers, consumers) in sides {
@@ -163,7 +163,9 @@ fn measure_system<S: System>(about: &About, run: Run, task: Task) -> Result<Outc
         Kind::Trip => Wait::Polling,
         Kind::TripBlocking => Wait::Blocking,
         Kind::Wake => Wait::Paused,
-        Kind::Stream | Kind::Batch | Kind::Many => return measure_stream::<S>(about, run, task),
+        Kind::Stream | Kind::Batch | Kind::Many | Kind::ManyBatch => {
+            return measure_stream::<S>(about, run, task);
+        }
     };
     let trips = match task.bytes {
         8 => measure::trips::<S, 1>(run, wait),
@@ -176,7 +178,8 @@ fn measure_system<S: System>(about: &About, run: Run, task: Task) -> Result<Outc
 
 fn measure_stream<S: System>(about: &About, run: Run, task: Task) -> Result<Outcome> {
     let Task { kind, bytes, producers, consumers } = task;
-    let (sides, batches) = ((producers, consumers), kind == Kind::Batch);
+    let batches = matches!(kind, Kind::Batch | Kind::ManyBatch);
+    let sides = (producers, consumers);
     let received = match bytes {
         8 => measure::stream::<S::Channel<1>, 1>(about, run, sides, batches),
         64 => measure::stream::<S::Channel<8>, 8>(about, run, sides, batches),

@@ -213,13 +213,14 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
             let _ = writeln!(out, "| {} | {} |", floor.name, trip_columns(trips).join(" | "));
         }
     }
-    let kinds: [(Kind, &str); 6] = [
+    let kinds: [(Kind, &str); 7] = [
         (Kind::Trip, "Round trip, both sides polling"),
         (Kind::TripBlocking, "Round trip by the calls that wait"),
         (Kind::Wake, "Round trip by the calls that wait, after a pause"),
         (Kind::Stream, "One producer, one consumer, one message a call"),
         (Kind::Batch, "One producer, one consumer, 64 messages a call"),
         (Kind::Many, "Producers x consumers"),
+        (Kind::ManyBatch, "Producers x consumers, 64 messages a call"),
     ];
     for (kind, title) in kinds {
         let rows = rows(findings, entries, kind);
@@ -232,7 +233,7 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
             Kind::Wake => trip_table(&mut out, &rows, &[8]),
             Kind::Stream => stream_table(&mut out, &rows, &[8, 64, 1 << 10, 1 << 16]),
             Kind::Batch => stream_table(&mut out, &rows, &[8, 64, 1 << 10]),
-            Kind::Many => many_table(&mut out, &rows),
+            Kind::Many | Kind::ManyBatch => many_table(&mut out, &rows),
         }
     }
     let _ = writeln!(out, "\n### How each is used\n");

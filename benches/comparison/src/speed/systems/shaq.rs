@@ -156,7 +156,15 @@ impl System for Mpmc {
         origin: Origin::Crate("shaq"),
         place: Place::Processes,
         delivery: Delivery::Once,
-        kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch, Kind::Many],
+        kinds: &[
+            Kind::Trip,
+            Kind::TripBlocking,
+            Kind::Wake,
+            Kind::Stream,
+            Kind::Batch,
+            Kind::Many,
+            Kind::ManyBatch,
+        ],
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "as its SPSC ring; above 64 B in place by try_reserve_write and try_reserve_read; \
