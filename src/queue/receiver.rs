@@ -300,12 +300,13 @@ impl<T: Pod> Receiver<T> {
         }
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.port.queue.capacity());
-        let first = match self.take_at_hint() {
-            Some(taken) => taken,
-            None => self.take_by(None)?,
-        };
-        self.append(first, to);
-        let (mut count, mut rested) = (1, false);
+        let mut count = self.take_many(to, max.min(chunk::<T>()));
+        if count == 0 {
+            let first = self.take_by(None)?;
+            self.append(first, to);
+            count = 1;
+        }
+        let mut rested = false;
         while count < max {
             let wanted = (max - count).min(chunk::<T>());
             let taken = self.take_many(to, wanted);

@@ -340,8 +340,8 @@ fn send_runs(stage: &Stage<'_>) {
     own.go_on(stage, &death);
 }
 
-/// Of eight messages one is received by itself, and then what is left of its group and the
-/// next group, as runs, whose first ones are released last.
+/// Two runs of four, whose first ones are released last. Who looks for orphans before
+/// receives one message by itself, and then what is left of its group.
 fn receive_runs(stage: &Stage<'_>, delivery: Delivery) {
     let mut own = own(stage, 8, delivery);
     for i in 1..=8 {
@@ -350,13 +350,15 @@ fn receive_runs(stage: &Stage<'_>, delivery: Delivery) {
     own.sleep_writing();
     let death = stage.die("queue.receive-runs");
     stage.shows_dead(&own.segment, &death);
-    let taken = death.count("take.slot") + [0, 3, 7][death.count("run.slot")];
-    let runs: &[u64] = &[3, 4, 6, 7, 8];
-    let firsts: &[u64] = &[2, 5];
+    let (runs, first, others): ([u64; 3], _, &[u64]) = match delivery {
+        Delivery::AtMostOnce => ([0, 4, 8], 1, &[2, 3, 4, 6, 7, 8]),
+        Delivery::AtLeastOnce => ([0, 3, 7], 2, &[3, 4, 6, 7, 8]),
+    };
+    let taken = death.count("take.slot") as u64 + runs[death.count("run.slot")];
     let mut released = vec![1; death.count("release.slot")];
-    released.extend(&runs[..death.count("release-run.slot")]);
-    released.extend(&firsts[..death.count("release-run.first")]);
-    drain_runs(stage, own, &death, delivery, taken as u64, &released);
+    released.extend(&others[..death.count("release-run.slot")]);
+    released.extend(&[first, 5][..death.count("release-run.first")]);
+    drain_runs(stage, own, &death, delivery, taken, &released);
 }
 
 /// Drains what of messages 1 to 8 a receiver left that took the first `taken` of them and
@@ -408,7 +410,11 @@ fn recover_a_received_run(stage: &Stage<'_>, delivery: Delivery) {
     stage.die_at("queue.receive-runs", "release-run.slot", 1);
     let death = stage.die("segment.recover");
     stage.shows_dead(&own.segment, &death);
-    drain_runs(stage, own, &death, delivery, 4, &[1, 3]);
+    let released: &[u64] = match delivery {
+        Delivery::AtMostOnce => &[2],
+        Delivery::AtLeastOnce => &[1, 3],
+    };
+    drain_runs(stage, own, &death, delivery, 4, released);
 }
 
 fn skip(stage: &Stage<'_>) {
