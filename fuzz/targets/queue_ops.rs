@@ -7,7 +7,9 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use slipring::Heap;
 use slipring::ring::Owner;
-use slipring::ring::mpmc::{Claim, Delivery, Geometry, NoClaim, NoTake, Ring, Taken};
+use slipring::ring::mpmc::{
+    Claim, ClaimedRun, Delivery, Geometry, NoClaim, NoTake, Ring, Taken, TakenRun,
+};
 use std::alloc::Layout;
 use std::collections::VecDeque;
 
@@ -21,6 +23,12 @@ enum Op {
     Take(u8),
     Release(u8),
     Die(u8),
+    /// As many as there are to the end of the group, up to so many.
+    ClaimRun(u8, u8),
+    CommitRun(u8),
+    AbandonRun(u8),
+    TakeRun(u8, u8),
+    ReleaseRun(u8),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -43,6 +51,8 @@ enum Entry {
 struct Party<'a> {
     claim: Option<(Claim<'a>, usize)>,
     taken: Option<(Taken<'a>, usize, u64)>,
+    claimed_run: Option<(ClaimedRun<'a>, usize)>,
+    taken_run: Option<(TakenRun<'a>, usize)>,
 }
 
 const PARTIES: usize = 4;
@@ -57,7 +67,7 @@ fn read(taken: &Taken<'_>) -> u64 {
 }
 
 fuzz_target!(|input: Input| {
-    let capacity = usize::from(input.capacity % 9) + 1;
+    let capacity = usize::from(input.capacity % 40) + 1;
     let geometry = Geometry::new(capacity, Layout::new::<u64>()).unwrap();
     let heap = Heap::zeroed(geometry.len());
     // SAFETY: the block is this ring's alone.
@@ -191,6 +201,18 @@ fuzz_target!(|input: Input| {
                 if let Some((_, at)) = dead.claim {
                     log[at] = Entry::Gone;
                 }
+                if let Some((run, at)) = dead.claimed_run {
+                    log[at..at + run.len()].fill(Entry::Gone);
+                }
+                if let Some((run, at)) = dead.taken_run {
+                    for at in at..at + run.len() {
+                        held.retain(|h| *h != at);
+                        let Entry::Full(value) = log[at] else { panic!("taken") };
+                        if input.at_least_once {
+                            orphans.push_back((at, value));
+                        }
+                    }
+                }
                 if let Some((_, at, value)) = dead.taken {
                     held.retain(|h| *h != at);
                     if input.at_least_once {
@@ -198,6 +220,67 @@ fuzz_target!(|input: Input| {
                     }
                 }
                 ring.recover(owner(p), delivery);
+            }
+            Op::ClaimRun(p, most) => {
+                let p = usize::from(p) % PARTIES;
+                if parties[p].claimed_run.is_some() {
+                    continue;
+                }
+                if let Some(run) = ring.claim_run(owner(p), most.into()) {
+                    let at = log.len();
+                    assert!((2..=usize::from(most)).contains(&run.len()));
+                    for oldest in (at..at + run.len()).filter_map(|at| at.checked_sub(capacity)) {
+                        let in_use = held.contains(&oldest)
+                            || orphans.iter().any(|(o, _)| *o == oldest)
+                            || oldest >= head;
+                        assert!(!in_use, "claimed a slot in use");
+                    }
+                    log.extend((0..run.len()).map(|_| Entry::Writing(p)));
+                    parties[p].claimed_run = Some((run, at));
+                }
+            }
+            Op::CommitRun(p) => {
+                let p = usize::from(p) % PARTIES;
+                if let Some((run, at)) = parties[p].claimed_run.take() {
+                    ring.commit_run(run, |nth, to| {
+                        // SAFETY: the run's slots are exclusive and sized for a u64.
+                        unsafe { to.cast::<u64>().write(next) };
+                        log[at + nth] = Entry::Full(next);
+                        next += 1;
+                    });
+                }
+            }
+            Op::AbandonRun(p) => {
+                let p = usize::from(p) % PARTIES;
+                if let Some((run, at)) = parties[p].claimed_run.take() {
+                    log[at..at + run.len()].fill(Entry::Gone);
+                    ring.abandon_run(run);
+                }
+            }
+            Op::TakeRun(p, most) => {
+                let p = usize::from(p) % PARTIES;
+                if parties[p].taken_run.is_some() {
+                    continue;
+                }
+                if let Some(run) = ring.take_run(owner(p), most.into()) {
+                    assert!((2..=usize::from(most)).contains(&run.len()));
+                    let all = head..head + run.len();
+                    assert!(log[all.clone()].iter().all(|e| matches!(e, Entry::Full(_))));
+                    held.extend(all);
+                    parties[p].taken_run = Some((run, head));
+                    head += parties[p].taken_run.as_ref().map_or(0, |(run, _)| run.len());
+                }
+            }
+            Op::ReleaseRun(p) => {
+                let p = usize::from(p) % PARTIES;
+                if let Some((run, at)) = parties[p].taken_run.take() {
+                    held.retain(|h| !(at..at + run.len()).contains(h));
+                    ring.release_run(run, |nth, from| {
+                        // SAFETY: taken slots hold the u64 that was written before the commit.
+                        let value = unsafe { from.cast::<u64>().read() };
+                        assert_eq!(log[at + nth], Entry::Full(value));
+                    });
+                }
             }
         }
     }
