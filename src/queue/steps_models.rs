@@ -185,6 +185,33 @@ fn no_run_is_accepted_after_a_receiver_found_it_closed() {
     });
 }
 
+/// A sender in the midst of `send_many`, which wakes nobody yet, and a receiver that holds
+/// the first message when the queue is closed.
+#[test]
+fn what_a_run_brought_is_received_before_the_end() {
+    bounded(4, || {
+        let model = Model::new(4, Delivery::AtMostOnce);
+        let reader = spawn(&model, |_, core| {
+            while !core.roster.is_closed() {
+                thread::yield_now();
+            }
+            assert_ne!(try_receive(core, B), Done::Over);
+        });
+        let sender = spawn(&model, |_, core| {
+            let run = core.claim_run(A, 2).unwrap();
+            core.ring.commit_run(run, |nth, to| {
+                // SAFETY: a u64 of the run.
+                unsafe { to.cast::<u64>().write(nth as u64 + 1) };
+            });
+        });
+        sender.join().unwrap();
+        let core = model.core();
+        std::mem::forget(core.take_at_hint(DEAD, &Cell::new(None)).unwrap());
+        core.roster.close();
+        reader.join().unwrap();
+    });
+}
+
 #[test]
 fn what_was_sent_before_the_end_is_received_before_it() {
     // The end is that somebody closes, that all leave, or that the last dies.

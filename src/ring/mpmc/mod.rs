@@ -36,6 +36,7 @@
 //! |------|---------|---------|---------------|
 //! | P    | `commit`: FULL | `own_full`, adoption: CAS to READING | payload to its reader |
 //! | F    | `release`, `abandon`: FREE, POISON | `own_free`: CAS to WRITING | the slot to its next writer |
+//! | H    | `claimed_at`, `taken_at`, skips, `own_run`: a hint | `try_claim`, `try_take`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
 //! | R    | `recover`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
 //!
@@ -333,8 +334,6 @@ impl<'a> Ring<'a> {
     fn load(&self, at: Position) -> Word {
         // Edge W: Acquire pairs with the Release in `settle`. For all but runs Relaxed would
         // do: a decision is only ever made by the CAS that follows, and that one acquires.
-        // Not modelled: loom takes the stores to a word for ordered as they were run, so
-        // that no CAS can come before one that has been.
         Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Acquire))
     }
 
@@ -416,7 +415,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn claimed_at(&self, at: Position, claim: Claim<'a>) -> Claim<'a> {
         point("claim.slot");
-        self.header().tail.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
+        // Edge H: Release pairs with the Acquire in `try_claim`.
+        self.header().tail.store(self.geometry.laps.next(at).0, Ordering::Release);
         point("claim.tail");
         self.prefetch(claim.slot);
         claim.slot.witness.write();
@@ -431,7 +431,9 @@ impl<'a> Ring<'a> {
     /// [`NoClaim`] says why not.
     pub fn try_claim(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
         let laps = self.geometry.laps;
-        let hint = self.header().tail.load(Ordering::Relaxed);
+        // Edge H: Acquire pairs with the Release of who stored the hint, in `claimed_at` or
+        // `own_run`.
+        let hint = self.header().tail.load(Ordering::Acquire);
         let Some(mut at) = laps.checked(hint) else {
             return Err(NoClaim::Corrupt(corrupt("tail hint of the queue", 0)));
         };
@@ -546,7 +548,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn taken_at(&self, at: Position, taken: Taken<'a>) -> Taken<'a> {
         point("take.slot");
-        self.header().head.store(self.geometry.laps.next(at).0, Ordering::Relaxed);
+        // Edge H: Release pairs with the Acquire in `try_take`.
+        self.header().head.store(self.geometry.laps.next(at).0, Ordering::Release);
         point("take.head");
         self.prefetch(taken.slot);
         taken.slot.witness.read();
@@ -561,7 +564,9 @@ impl<'a> Ring<'a> {
     /// [`NoTake`] says why not.
     pub fn try_take(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
         let laps = self.geometry.laps;
-        let hint = self.header().head.load(Ordering::Relaxed);
+        // Edge H: Acquire pairs with the Release of who stored the hint, in `taken_at`,
+        // `own_run`, or below.
+        let hint = self.header().head.load(Ordering::Acquire);
         let Some(mut at) = laps.checked(hint) else {
             return Err(NoTake::Corrupt(corrupt("head hint of the queue", 0)));
         };
@@ -586,7 +591,8 @@ impl<'a> Ring<'a> {
                 (0, POISON) => {
                     if self.cas(at, word, self.free_after(word.lap()), Ordering::Relaxed) {
                         point("skip.slot");
-                        self.header().head.store(laps.next(at).0, Ordering::Relaxed);
+                        // Edge H, as in `taken_at`.
+                        self.header().head.store(laps.next(at).0, Ordering::Release);
                         point("skip.head");
                         return Err(NoTake::Skipped);
                     }

@@ -475,6 +475,122 @@ fn a_run_and_another_reader_never_get_one_message() {
     });
 }
 
+/// Edge W, of a run that was sent: who walks past its first message sees the next. (In a
+/// thread of its own: loom shows nobody after a yield what it had seen before.)
+#[test]
+fn behind_the_first_message_of_a_run_the_next_is_seen() {
+    check(|| {
+        let model = Model::new(4, 0);
+        let reader = spawn(&model, |ring| {
+            while Word(ring.slot(0).word.load(Ordering::Relaxed)).state() != READING {
+                thread::yield_now();
+            }
+            assert_eq!(try_receive(ring, B), Some(2));
+        });
+        let writer = spawn(&model, |ring| assert!(try_send_run(ring, A, [1, 2])));
+        writer.join().unwrap();
+        // Takes the first, and dies before it stores the hint.
+        assert!(die_at("take.slot", 1, || receive(model.ring(), DEAD)).is_none());
+        reader.join().unwrap();
+    });
+}
+
+/// Edge W, of a run that was received.
+#[test]
+fn behind_the_first_slot_of_a_released_run_the_next_is_free() {
+    check(|| {
+        let model = Model::new(4, 0);
+        (1..=4).for_each(|i| send(model.ring(), A, i));
+        let sender = spawn(&model, |ring| {
+            let claimed = Word::new(1, WRITING, DEAD.get());
+            while Word(ring.slot(0).word.load(Ordering::Relaxed)) != claimed {
+                thread::yield_now();
+            }
+            assert!(try_send(ring, A, 5));
+        });
+        let reader = spawn(&model, |ring| assert_eq!(try_receive_run(ring, B), Some([1, 2])));
+        reader.join().unwrap();
+        // Claims the first, and dies before it stores the hint.
+        assert!(die_at("claim.slot", 1, || send(model.ring(), DEAD, 9)).is_none());
+        sender.join().unwrap();
+    });
+}
+
+/// Edge H: the same where the hint was stored.
+#[test]
+fn a_head_hint_shows_what_it_rests_on() {
+    check(|| {
+        let model = Model::new(4, 0);
+        let reader = spawn(&model, |ring| {
+            while ring.header().head.load(Ordering::Relaxed) != 1 {
+                thread::yield_now();
+            }
+            assert_eq!(try_receive(ring, B), Some(2));
+        });
+        let writer = spawn(&model, |ring| assert!(try_send_run(ring, A, [1, 2])));
+        writer.join().unwrap();
+        std::mem::forget(model.ring().try_take(C).unwrap());
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_tail_hint_shows_what_it_rests_on() {
+    check(|| {
+        let model = Model::new(4, 0);
+        (1..=4).for_each(|i| send(model.ring(), A, i));
+        let behind = model.geometry.laps.at(1, 1).0;
+        let sender = spawn(&model, move |ring| {
+            while ring.header().tail.load(Ordering::Relaxed) != behind {
+                thread::yield_now();
+            }
+            assert!(try_send(ring, A, 5));
+        });
+        let reader = spawn(&model, |ring| assert_eq!(try_receive_run(ring, B), Some([1, 2])));
+        reader.join().unwrap();
+        std::mem::forget(model.ring().try_claim(C).unwrap());
+        sender.join().unwrap();
+    });
+}
+
+/// Edge H, where the hint is a run's, or one who skips stores it.
+#[test]
+fn the_hint_of_a_run_or_of_a_skip_shows_what_it_rests_on() {
+    for skips in [false, true] {
+        check(move || {
+            let model = Model::new(6, 0);
+            let behind = if skips { 1 } else { 2 };
+            let reader = spawn(&model, move |ring| {
+                while ring.header().head.load(Ordering::Relaxed) != behind {
+                    thread::yield_now();
+                }
+                match ring.try_take(B) {
+                    Ok(taken) => assert_eq!((get(&taken), skips), (3, false)),
+                    Err(NoTake::Skipped) => assert!(skips),
+                    Err(other) => panic!("{other:?}"),
+                }
+            });
+            let writer = spawn(&model, move |ring| {
+                if skips {
+                    let run = ring.claim_run(A, 2).unwrap();
+                    ring.abandon_run(run);
+                    send(ring, A, 3);
+                } else {
+                    assert!(try_send_run(ring, A, [1, 2]));
+                    assert!(try_send_run(ring, A, [3, 4]));
+                }
+            });
+            writer.join().unwrap();
+            if skips {
+                assert!(matches!(model.ring().try_take(C), Err(NoTake::Skipped)));
+            } else {
+                std::mem::forget(model.ring().take_run(C, 2).unwrap());
+            }
+            reader.join().unwrap();
+        });
+    }
+}
+
 #[test]
 fn an_abandoned_run_is_passed() {
     bounded(Some(3), || {

@@ -46,8 +46,8 @@ impl<'a> Ring<'a> {
         Some(taken)
     }
 
-    /// Repairs every word that names `dead`; returns how many did. Wake
-    /// everybody afterwards.
+    /// Repairs every slot that `dead` holds; returns how many. Wake everybody
+    /// afterwards.
     ///
     /// Idempotent: killed half-way, it is repeated by whoever recovers next.
     /// The caller must know that `dead` is gone for good and that its number is
@@ -75,8 +75,8 @@ impl<'a> Ring<'a> {
                 }
                 _ => continue,
             };
-            // The first slot of a run last: as long as it says so, nobody looks for the
-            // others, and whoever recovers next finds them.
+            // The first slot of a run last: as long as it says so, nobody claims or takes
+            // the others, and whoever recovers next finds them.
             let end = if word.is_run() { self.geometry.group_end(index) } else { index + 1 };
             for inside in index + 1..end {
                 // Those that the dead had not filled yet, and those that it had; or those

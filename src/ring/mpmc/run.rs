@@ -15,9 +15,10 @@
 //! ```
 //!
 //! The words of the others name nobody and look as if they could be claimed (taken). Nobody
-//! does, because nobody looks for a position there who has not passed the first one, which
+//! does, because nobody moves a word there who has not passed the first one, which
 //! until the end says that it is a run; then one goes on behind the group. To walk like
-//! that is the business of `walk.rs`; hints are stored for the end of a run only.
+//! that is the business of `walk.rs`; hints are stored for the end of a run only. (Whoever
+//! looks without moving, as gallops do, may be wrong.)
 //!
 //! That all others are free (full) is seen before the first one's word is moved, and stays
 //! so: if the CAS succeeds, the first one was the first position never claimed (resolved)
@@ -26,7 +27,7 @@
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
 //! | P, F | as in `mod.rs`, by `settle`: each word | `own_run`: each word | as there |
-//! | W    | `settle`: the first word | `Ring::load` | the other words: a CAS that expects what was there before fails |
+//! | W    | `settle`: the first word | `Ring::load` | the other words: a CAS that expects what was there before fails, and nothing looks empty or full that is not |
 //!
 //! When the holder dies, `recover` does to all of the run what it does to single slots, the
 //! first one last: of a run that is being sent nothing arrives, and of one that is being
@@ -44,6 +45,8 @@ use core::ptr::NonNull;
 /// Slots in a row.
 #[derive(Debug)]
 struct Run<'a> {
+    /// Whose they are.
+    slots: NonNull<u8>,
     first: usize,
     end: usize,
     lap: u64,
@@ -126,7 +129,7 @@ impl<'a> Ring<'a> {
         if !(2..=most).contains(&(end - first)) {
             return None;
         }
-        let run = Run { first, end, lap, memory: PhantomData };
+        let run = Run { slots: self.slots, first, end, lap, memory: PhantomData };
         let word = Word::new(lap, state, 0);
         // The last one first, which is the likeliest not to be ready.
         for index in run.others().rev() {
@@ -140,15 +143,22 @@ impl<'a> Ring<'a> {
             return None;
         }
         point("run.slot");
-        hint.store(laps.forward(at, end - first).0, Ordering::Relaxed);
+        // Edge H: see the table in `mod.rs`.
+        hint.store(laps.forward(at, end - first).0, Ordering::Release);
         point("run.hint");
         Some(run)
     }
 
     /// Writes and publishes a run: `write` gets each message's number in it, and its
     /// payload, as [`Claim::payload`](super::Claim::payload). Wake consumers afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the run is another ring's. If `write` panics, the run stops consumers
+    /// until its owner is gone.
     #[inline(always)]
     pub fn commit_run(&self, run: ClaimedRun<'a>, mut write: impl FnMut(usize, NonNull<u8>)) {
+        self.assert_own(&run.0);
         let full = Word::new(run.0.lap, FULL, 0);
         self.prefetch_in_run(run.0.first);
         write(0, self.payload(run.0.first));
@@ -165,20 +175,31 @@ impl<'a> Ring<'a> {
     }
 
     /// Gives a claimed run up: consumers skip its slots. Wake them afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the run is another ring's.
     #[cold]
     pub fn abandon_run(&self, run: ClaimedRun<'a>) {
+        self.assert_own(&run.0);
         let poison = Word::new(run.0.lap, POISON, 0);
-        self.header().counters.abandoned.fetch_add(run.len() as u64, Ordering::Relaxed);
         for index in run.0.others().chain([run.0.first]) {
             self.slot(index).witness.write();
             self.settle(index, poison);
+            self.header().counters.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Reads and frees a run: `read` gets each message's number in it, and its payload,
     /// as [`Taken::payload`](super::Taken::payload). Wake producers afterwards.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the run is another ring's. If `read` panics, the run keeps its slots
+    /// until its owner is gone.
     #[inline(always)]
     pub fn release_run(&self, run: TakenRun<'a>, mut read: impl FnMut(usize, NonNull<u8>)) {
+        self.assert_own(&run.0);
         let free = self.free_after(run.0.lap);
         for index in run.0.first..run.0.end {
             read(index - run.0.first, self.payload(index));
@@ -193,6 +214,12 @@ impl<'a> Ring<'a> {
         self.slot(run.0.first).witness.read();
         self.settle(run.0.first, free);
         point("release-run.first");
+    }
+
+    /// Or its indices might be out of bounds here.
+    #[inline(always)]
+    fn assert_own(&self, run: &Run<'_>) {
+        assert!(run.slots == self.slots, "a run of another ring");
     }
 
     /// Stores a word of a run.

@@ -629,6 +629,39 @@ fn a_large_ring_with_few_lap_bits_wraps_too() {
 }
 
 #[test]
+fn a_run_of_another_ring_is_refused() {
+    let (one, two) = (geometry(1024), geometry(4));
+    let heaps = (Heap::zeroed(one.len()), Heap::zeroed(two.len()));
+    let (one, two) = (init(&heaps.0, one, 512), init(&heaps.1, two, 0));
+    let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    assert!(refused(&|| two.commit_run(one.claim_run(owner(1), 16).unwrap(), |_, _| ())));
+    assert!(refused(&|| two.abandon_run(one.claim_run(owner(1), 16).unwrap())));
+    one.recover(owner(1), Delivery::AtMostOnce);
+    while ring_skips(&one) {}
+    (0..16).for_each(|i| assert!(send(&one, i)));
+    assert!(refused(&|| two.release_run(one.take_run(owner(1), 16).unwrap(), |_, _| ())));
+    assert!(two.is_empty());
+}
+
+fn ring_skips(ring: &Ring<'_>) -> bool {
+    matches!(ring.try_take(owner(2)), Err(NoTake::Skipped))
+}
+
+#[test]
+fn what_is_in_unfinished_runs_is_counted() {
+    let g = geometry(192);
+    let heap = Heap::zeroed(g.len());
+    let ring = init(&heap, g, 0);
+    let late = g.laps.at_count(16).0;
+    for i in 0..12 {
+        let _ = ring.claim_run(owner(1 + i), 16).unwrap();
+    }
+    // One that was stopped since its claim.
+    ring.header().tail.store(late, Ordering::Relaxed);
+    assert_eq!((ring.len(), ring.is_full(), ring.counts().claimed), (192, true, 192));
+}
+
+#[test]
 fn a_stale_hint_costs_a_logarithmic_number_of_steps() {
     let capacity = 100_000;
     let g = geometry(capacity);
@@ -877,6 +910,7 @@ fn deaths_under_load_lose_what_was_held_and_no_more() {
                     while n < each {
                         if n % 41 < 38
                             && n % 3 == 0
+                            && n + 1 < each
                             && let Some(run) = ring.claim_run(me, 2)
                         {
                             ring.commit_run(run, |nth, to| {

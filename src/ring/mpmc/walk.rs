@@ -107,7 +107,8 @@ impl Ring<'_> {
         let laps = self.geometry.laps;
         let find = |hint: u64, own: fn(Word) -> bool| {
             let mut at = laps.checked(hint).unwrap_or(Position(0));
-            for _ in 0..4 {
+            // Each time two groups on at least, where runs are unfinished.
+            for _ in 0..64 {
                 let word = self.load(at);
                 if !self.passed(word, at, own) {
                     break;
