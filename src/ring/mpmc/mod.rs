@@ -246,7 +246,7 @@ impl<'a> Ring<'a> {
     /// # Panics
     ///
     /// Panics when the region is shorter than the geometry or not aligned to
-    /// [`LINE`].
+    /// [`LINE`](crate::LINE).
     pub unsafe fn init(region: Region<'a>, geometry: Geometry, start: u64) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
         let laps = geometry.laps;
