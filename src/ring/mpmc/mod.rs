@@ -34,10 +34,10 @@
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
-//! | P    | `commit`: FULL | `own_full`, adoption: CAS to READING | payload to its reader |
+//! | P    | `commit`: FULL | `own_full`: CAS to READING; for adoption `load` | payload to its reader |
 //! | F    | `release`, `abandon`: FREE, POISON | `own_free`: CAS to WRITING | the slot to its next writer |
 //! | H    | `claimed_at`, `taken_at`, skips, `own_run`: a hint | `try_claim`, `try_take`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
-//! | R    | `recover`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
+//! | R    | `repair`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
 //!
 //! Moves in between (POISON to FREE, FULL to READING) are read-modify-writes,
@@ -332,8 +332,9 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     fn load(&self, at: Position) -> Word {
-        // Edge W: Acquire pairs with the Release in `settle`. For all but runs Relaxed would
-        // do: a decision is only ever made by the CAS that follows, and that one acquires.
+        // Edge W: Acquire pairs with the Release in `settle`; edges P and R, for `adopt`, with
+        // those in `commit` and `repair`. For all else Relaxed would do: a decision is only
+        // ever made by the CAS that follows, and that one acquires.
         Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Acquire))
     }
 

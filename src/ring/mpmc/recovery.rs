@@ -31,11 +31,11 @@ impl<'a> Ring<'a> {
     #[cold]
     pub(super) fn adopt(&self, at: Position, word: Word, me: Owner) -> Option<Taken<'a>> {
         let laps = self.geometry.laps;
-        // Edges P and R: Acquire pairs with the Release in `commit`, whose
-        // release sequence the moves since then have continued, and with that
-        // in `recover`.
+        // Relaxed: that `word` was loaded by Acquire pairs with the Release in `commit` (edge
+        // P), whose release sequence the moves since then have continued, and with that in
+        // `repair` (edge R).
         let mine = Word::new(word.lap(), READING, me.get());
-        if !self.cas(at, word, mine, Ordering::Acquire) {
+        if !self.cas(at, word, mine, Ordering::Relaxed) {
             return None;
         }
         point("adopt.slot");
