@@ -73,6 +73,14 @@ impl Run<'_> {
     fn others(&self) -> Range<usize> {
         self.first + 1..self.end
     }
+
+    /// Tells the witnesses.
+    #[inline(always)]
+    fn each(&self, ring: &Ring<'_>, tell: impl Fn(&Slot)) {
+        for index in self.first..self.end {
+            tell(ring.slot(index));
+        }
+    }
 }
 
 impl ClaimedRun<'_> {
@@ -133,7 +141,7 @@ impl<'a> Ring<'a> {
         let word = Word::new(lap, state, 0);
         // The last one first, which is the likeliest not to be ready.
         for index in run.others().rev() {
-            // Edges P and F: Acquire pairs with the Release of whoever published or freed it.
+            // Edges P and F: Acquire pairs with the Release of who published or freed it.
             if self.slot(index).word.load(Ordering::Acquire) != word.0 {
                 return None;
             }
@@ -239,16 +247,6 @@ impl<'a> Ring<'a> {
             let (ahead, capacity) = (index + ahead, self.geometry.capacity());
             let ahead = if ahead < capacity { ahead } else { ahead - capacity };
             prefetch_to_write(core::ptr::from_ref(self.slot(ahead)).cast_mut().cast());
-        }
-    }
-}
-
-impl Run<'_> {
-    /// Tells the witnesses.
-    #[inline(always)]
-    fn each(&self, ring: &Ring<'_>, tell: impl Fn(&Slot)) {
-        for index in self.first..self.end {
-            tell(ring.slot(index));
         }
     }
 }

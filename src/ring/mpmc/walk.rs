@@ -61,7 +61,7 @@ impl Ring<'_> {
         let mut at = laps.at(laps.lap(near), self.geometry.group_start(laps.index(near)));
         for _ in 0..self.geometry.group {
             let word = self.load(at);
-            if laps.slots_between(at, near) >= 0 || !self.passed(word, at, own) {
+            if !self.passed(word, at, own) {
                 break;
             }
             at = self.after(word, at, own);

@@ -181,6 +181,18 @@ pub enum Kind {
     ManyBatch,
 }
 
+impl Kind {
+    pub const ALL: &[Kind] = &[
+        Kind::Trip,
+        Kind::TripBlocking,
+        Kind::Wake,
+        Kind::Stream,
+        Kind::Batch,
+        Kind::Many,
+        Kind::ManyBatch,
+    ];
+}
+
 /// Whose it is, and so which version counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

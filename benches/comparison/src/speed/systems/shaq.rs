@@ -156,15 +156,7 @@ impl System for Mpmc {
         origin: Origin::Crate("shaq"),
         place: Place::Processes,
         delivery: Delivery::Once,
-        kinds: &[
-            Kind::Trip,
-            Kind::TripBlocking,
-            Kind::Wake,
-            Kind::Stream,
-            Kind::Batch,
-            Kind::Many,
-            Kind::ManyBatch,
-        ],
+        kinds: Kind::ALL,
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "as its SPSC ring; above 64 B in place by try_reserve_write and try_reserve_read; \

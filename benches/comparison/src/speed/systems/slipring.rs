@@ -285,15 +285,7 @@ impl System for TheQueue {
         origin: Origin::Crate("slipring"),
         place: Place::Processes,
         delivery: Delivery::Once,
-        kinds: &[
-            Kind::Trip,
-            Kind::TripBlocking,
-            Kind::Wake,
-            Kind::Stream,
-            Kind::Batch,
-            Kind::Many,
-            Kind::ManyBatch,
-        ],
+        kinds: Kind::ALL,
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "Queue::create(), at most once; up to 64 B try_send and try_recv, above in place by \
