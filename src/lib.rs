@@ -98,6 +98,7 @@ compile_error!("slipring needs Linux: leases rest on its open-file-description l
 
 mod array;
 mod error;
+mod favour;
 mod kinds;
 mod lock;
 mod memory;

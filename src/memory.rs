@@ -26,17 +26,11 @@ pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
     }
 }
 
-/// Bytes up to which [`own_lines`] was worth it for a queue, by and large, on every
-/// processor that it was measured on: 4 KiB, and what lies before them in a slot.
-const FAVOUR: usize = 4096 + 64;
-
-/// The same for a pipe.
-pub(crate) const PIPE_FAVOUR: usize = 128;
-
 /// Whether this is one of AMD's processors or of their kin. What is fast differs: long
-/// favours ([`own_lines`]) make two to three times the speed there and cost up to a quarter
-/// on Intel's; lines asked for further ahead are for Intel's, whose cores are further from
-/// each other. Others were not measured.
+/// rests ([`Pace`](crate::pace::Pace)) are for them, and so is the first guess that lines
+/// of long messages are to be taken over ([`Favour`](crate::favour::Favour)); lines asked
+/// for further ahead are for Intel's, whose cores are further from each other. Others were
+/// not measured.
 #[inline]
 pub(crate) fn is_amd() -> bool {
     const NO: u8 = 1;
@@ -75,8 +69,7 @@ fn says_amd() -> bool {
 /// A line that two cores hold, because one wrote it and the other read it, is slow
 /// to write to: the writer has to take it from the other first. One that the
 /// reader has written comes over whole. So who has copied a message out of a ring
-/// does its writer this favour (docs/performance.md has the figures), but with more
-/// than so many bytes ([`FAVOUR`], [`PIPE_FAVOUR`]) only where [`is_amd`] says so.
+/// does its writer this favour where it is one ([`Favour`](crate::favour::Favour)).
 ///
 /// # Safety
 ///
@@ -84,20 +77,16 @@ fn says_amd() -> bool {
 #[inline(always)]
 pub(crate) unsafe fn own_lines(bytes: NonNull<u8>, len: usize) {
     // SAFETY: handed on.
-    unsafe { own_lines_from(bytes, bytes.align_offset(64), len, FAVOUR) }
+    unsafe { own_lines_from(bytes, bytes.align_offset(64), len) }
 }
 
-/// The same where it is known at which offset the first line begins, or is to be touched,
-/// and how many bytes are worth it everywhere.
+/// The same where it is known at which offset the first line begins, or is to be touched.
 ///
 /// # Safety
 ///
 /// As [`own_lines`].
 #[inline(always)]
-pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize, favour: usize) {
-    if len > favour && !is_amd() {
-        return;
-    }
+pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize) {
     let mut offset = first;
     while offset < len {
         // SAFETY: inside, as the caller promises. Volatile, or the compiler would
@@ -118,6 +107,23 @@ pub(crate) fn prefetch_to_write(address: *mut u8) {
     unsafe {
         core::arch::asm!(
             "prefetchw [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
+/// The same for two lines, one after the other.
+#[inline(always)]
+pub(crate) fn prefetch_two_to_write(address: *mut u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "prefetchw [{0} + 64]",
+            "prefetchw [{0}]",
             in(reg) address,
             options(nostack, preserves_flags)
         );

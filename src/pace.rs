@@ -8,40 +8,64 @@
 //! consumer of a full ring.
 //!
 //! A [`Pace`] tells this from other ways to find nothing by what came before,
-//! and answers with a rest, in which a stock builds up. It ends when that is an
-//! eighth of the ring or [`STOCK`], which is seen at the last of those slots, away
-//! from where the other end is at work; or after [`LOOKS`], three microseconds.
+//! and answers with a rest, in which a stock builds up. It ends when that is a
+//! part of the ring or a number of messages ([`Rest`]), which is seen at the last of those
+//! slots, away from where the other end is at work; or after three to six microseconds.
 //!
 //! - [`STREAM`] messages that came a few at a time, with never more than one
 //!   fruitless look in a row, are a stream whose consumer is on its producer's
 //!   heels. (Who polls for the answers of round trips finds nothing several
 //!   times for each; who waits for them tells of one look a wait, but see next.)
-//! - If the rest brought less than half a stock, more time a message than being
-//!   on the heels costs, it was a mistake, and the next one takes four times as
-//!   many messages, up to [`RARELY`].
+//! - If the rest brought less than a [`HEAP`], or half of one if it was short, it took more
+//!   time a message than being on the heels costs: it was a mistake, and the next one takes
+//!   four times as many messages, up to [`RARELY`].
 //! - Messages that come in heaps by themselves, such as all requests of a window
 //!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
-//! - A ring that can't hold a stock ([`LEAST`] messages) gets none.
+//! - A ring that can't hold a heap ([`LEAST`] messages) gets none.
 //!
 //! A producer that looks at one index for room ([`Pace::full`]) need not guess so much: a
 //! ring that has filled up is a stream, and who waits for a good part of it to be read has
-//! kept the consumer busy meanwhile. It rests whenever that brings room for half a stock
-//! within its time; and when it does not, the consumer being slow, it lets four times as
-//! many occasions pass as the last time before it tries again.
+//! kept the consumer busy meanwhile. It rests, until there is room for a stock or an eighth
+//! of the ring, whenever that brings room for what makes a rest worth it; and when it does
+//! not, the consumer being slow, it lets four times as many occasions pass as the last time
+//! before it tries again.
 //!
 //! It is a guess about time, on which nothing rests but time.
 
+use crate::memory::is_amd;
 use crate::sync;
 use core::cell::Cell;
 
-/// Most looks in a rest.
-const LOOKS: u32 = 32;
+/// How a rest ends.
+#[derive(Clone, Copy)]
+struct Rest {
+    /// Most looks in it.
+    looks: u32,
+    /// The stock that ends it, unless the ring is small.
+    stock: usize,
+    /// What a small ring's length is divided by for the stock that ends it.
+    divisor: usize,
+    /// One of so many parts of a heap makes it worth it.
+    worth: usize,
+}
+
+/// Long rests are better on AMD's processors, above all with cores far from each other
+/// (docs/performance.md); on Intel's, and where a rest looks at an index, short ones were.
+const LONG: Rest = Rest { looks: 64, stock: 512, divisor: 2, worth: 1 };
+const SHORT: Rest = Rest { looks: 32, stock: 128, divisor: 8, worth: 2 };
+
+impl Rest {
+    /// In a ring that holds so many messages.
+    fn of(self, capacity: usize) -> Rest {
+        Rest { stock: (capacity / self.divisor).clamp(1, self.stock), ..self }
+    }
+}
 
 /// Steps of a spin loop, 25 ns each or so, between two looks.
 const STEPS: u32 = 4;
 
-/// The stock at which a rest ends, unless the ring is small.
-const STOCK: u32 = 128;
+/// What comes in a heap, unless the ring is small: so many messages, or an eighth of it.
+const HEAP: usize = 128;
 
 /// Messages since the last fruitless look from which on an end is not on the other's heels.
 const AWAY: u32 = 16;
@@ -76,8 +100,9 @@ pub(crate) struct Pace {
     before: Cell<Before>,
     /// Rests in a row that were worth it.
     rests: Cell<u32>,
-    /// Messages that end a rest.
-    stock: u32,
+    /// Messages that are a heap.
+    heap: u32,
+    rest: Rest,
     /// Occasions to rest in a full ring that are still to pass, and how many were to.
     passing: Cell<(u32, u32)>,
 }
@@ -92,8 +117,17 @@ enum Before {
 }
 
 impl Pace {
-    /// Of an end of a ring that holds so many messages.
+    /// Of an end of a ring that holds so many messages, each with a word of its own.
     pub(crate) fn new(capacity: usize) -> Pace {
+        Pace::of(capacity, if is_amd() { LONG } else { SHORT })
+    }
+
+    /// The same where a rest looks at an index that the other end writes all the time.
+    pub(crate) fn of_index(capacity: usize) -> Pace {
+        Pace::of(capacity, SHORT)
+    }
+
+    fn of(capacity: usize, rest: Rest) -> Pace {
         Pace {
             burst: Cell::new(0),
             total: Cell::new(None),
@@ -102,7 +136,8 @@ impl Pace {
             before: Cell::new(Before::Nothing),
             rests: Cell::new(0),
             passing: Cell::new((0, 0)),
-            stock: (capacity / 8).clamp(1, STOCK as usize) as u32,
+            heap: (capacity / 8).clamp(1, HEAP) as u32,
+            rest: rest.of(capacity),
         }
     }
 
@@ -147,7 +182,7 @@ impl Pace {
             return;
         }
         self.rest(&mut enough);
-        let barren = if enough(self.stock as usize / 2) { 0 } else { (4 * last + 1).min(PASSED) };
+        let barren = if enough(self.worth() as usize) { 0 } else { (4 * last + 1).min(PASSED) };
         self.passing.set((barren, barren));
     }
 
@@ -161,18 +196,23 @@ impl Pace {
 
     fn rest(&self, mut enough: impl FnMut(usize) -> bool) {
         // With one processor nothing comes meanwhile.
-        for _ in 0..sync::spin_budget().min(LOOKS) {
+        for _ in 0..sync::spin_budget().min(self.rest.looks) {
             (0..STEPS).for_each(|_| sync::spin_loop());
-            if enough(self.stock as usize) {
+            if enough(self.rest.stock) {
                 break;
             }
         }
     }
 
-    /// Whether to rest now, after a burst of so many messages. Half a stock is worth a rest.
+    /// Messages that are worth a rest.
+    fn worth(&self) -> u32 {
+        self.heap / self.rest.worth as u32
+    }
+
+    /// Whether to rest now, after a burst of so many messages.
     fn judge(&self, burst: u32) -> bool {
         let Some(wanted) = self.wanted.get() else { return false };
-        let (worth_it, heap) = (burst >= self.stock / 2, burst >= self.stock);
+        let (worth_it, heap) = (burst >= self.worth(), burst >= self.heap);
         let next = match self.before.get() {
             // The second look in a row: the stream, if there was one, is over.
             _ if burst == 0 => Before::Nothing,
@@ -207,8 +247,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// A stock, in the smallest ring whose ends rest.
-    const HEAP: u32 = LEAST as u32 / 8;
+    /// A heap, in the smallest ring whose ends rest.
+    const LITTLE: u32 = LEAST as u32 / 8;
 
     /// Rests among `bursts`, each followed by `misses` fruitless looks. A rest
     /// is followed by a burst of `stock`.
@@ -228,17 +268,17 @@ mod tests {
     #[test]
     fn who_is_on_the_heels_rests_when_that_brings_something() {
         let pace = Pace::new(LEAST);
-        assert_eq!(rests(&pace, STREAM - 1, (1, HEAP), 1), 0);
-        assert!(rests(&pace, 1000, (1, HEAP), 1) > 900);
+        assert_eq!(rests(&pace, STREAM - 1, (1, LITTLE), 1), 0);
+        assert!(rests(&pace, 1000, (1, LITTLE), 1) > 900);
     }
 
     #[test]
     fn what_comes_in_heaps_needs_no_rests() {
         let pace = Pace::new(LEAST);
-        assert_eq!(rests(&pace, 1000, (HEAP, HEAP), 1), 0);
+        assert_eq!(rests(&pace, 1000, (LITTLE, LITTLE), 1), 0);
         // Nor once it has begun to.
-        assert!(rests(&pace, 100, (1, HEAP), 1) > 0);
-        assert!(rests(&pace, 1000, (HEAP, HEAP), 1) <= TRIAL);
+        assert!(rests(&pace, 100, (1, LITTLE), 1) > 0);
+        assert!(rests(&pace, 1000, (LITTLE, LITTLE), 1) <= TRIAL);
     }
 
     #[test]
@@ -248,7 +288,7 @@ mod tests {
 
     #[test]
     fn small_rings_get_none() {
-        assert_eq!(rests(&Pace::new(LEAST - 1), 100_000, (1, HEAP), 1), 0);
+        assert_eq!(rests(&Pace::new(LEAST - 1), 100_000, (1, LITTLE), 1), 0);
     }
 
     #[test]
@@ -261,7 +301,7 @@ mod tests {
     fn a_stream_after_mistakes_gets_its_rests_again() {
         let pace = Pace::new(LEAST);
         rests(&pace, 10_000, (1, 1), 1);
-        assert!(rests(&pace, 100_000, (1, HEAP), 1) > 50_000);
+        assert!(rests(&pace, 100_000, (1, LITTLE), 1) > 50_000);
     }
 
     #[test]
@@ -282,8 +322,8 @@ mod tests {
         assert!(pace.miss(|_| true));
     }
 
-    /// How often a producer rests that finds the ring full so often, when half a stock of
-    /// room comes in a rest, or none.
+    /// How often a producer rests that finds the ring full so often, when so much
+    /// room comes in a rest.
     fn full(pace: &Pace, occasions: u32, room: usize) -> u32 {
         let mut rests = 0;
         for _ in 0..occasions {
@@ -300,34 +340,38 @@ mod tests {
     #[test]
     fn a_full_ring_gives_rests_where_they_bring_room() {
         let pace = Pace::new(10 * LEAST);
-        assert_eq!(full(&pace, 100, STOCK as usize / 2), 100);
-        let barren = full(&pace, 1_000_000, STOCK as usize / 2 - 1);
+        let worth = pace.worth() as usize;
+        assert_eq!(full(&pace, 100, worth), 100);
+        let barren = full(&pace, 1_000_000, worth - 1);
         let rare = 1_000_000 / (PASSED + 1);
         assert!((rare - 10..rare + 10).contains(&barren), "{barren} rests");
         // Again when it is worth it again, if not at once.
-        assert!(full(&pace, 2 * PASSED, STOCK as usize) >= PASSED);
+        assert!(full(&pace, 2 * PASSED, HEAP) >= PASSED);
         assert_eq!(full(&Pace::new(LEAST - 1), 100, usize::MAX), 0);
     }
 
     #[test]
     fn a_rest_ends_with_a_stock_or_with_its_time() {
-        let most = STOCK as usize;
-        for (capacity, stock) in [(LEAST, LEAST / 8), (10 * LEAST, most), (1 << 20, most)] {
-            let pace = Pace::new(capacity);
-            pace.before.set(Before::Rest);
-            let mut looks = 0;
-            let rested = pace.rest_after(pace.stock, |wanted| {
-                assert_eq!(wanted, stock);
-                looks += 1;
-                looks == 3
-            });
-            let spins = sync::spin_budget();
-            assert_eq!((rested, looks), (true, 3.min(spins)));
-            let rested = pace.rest_after(pace.stock, |_| {
-                looks += 1;
-                false
-            });
-            assert_eq!((rested, looks), (true, (3 + LOOKS).min(spins)));
+        for rest in [LONG, SHORT] {
+            for (capacity, stock) in
+                [(LEAST, LEAST / rest.divisor), (10 * LEAST, rest.stock), (1 << 20, rest.stock)]
+            {
+                let pace = Pace::of(capacity, rest);
+                pace.before.set(Before::Rest);
+                let mut looks = 0;
+                let rested = pace.rest_after(pace.heap, |wanted| {
+                    assert_eq!(wanted, stock);
+                    looks += 1;
+                    looks == 3
+                });
+                let spins = sync::spin_budget();
+                assert_eq!((rested, looks), (true, 3.min(spins)));
+                let rested = pace.rest_after(pace.heap, |_| {
+                    looks += 1;
+                    false
+                });
+                assert_eq!((rested, looks), (true, (3 + rest.looks).min(spins)));
+            }
         }
     }
 }

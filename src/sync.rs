@@ -138,15 +138,19 @@ impl Futex {
 /// with `membarrier`; otherwise, and under loom, it is a full fence.
 #[inline(always)]
 pub(crate) fn light_barrier(asymmetric: bool) {
+    // Not modelled: it binds the compiler alone, and loom knows only machines.
     #[cfg(not(loom))]
-    if asymmetric {
-        // Not modelled: it binds the compiler alone, and loom knows only machines.
-        core::sync::atomic::compiler_fence(Ordering::SeqCst);
-        return;
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    if cfg!(loom) || !asymmetric {
+        rarely();
+        fence(Ordering::SeqCst);
     }
-    let _ = asymmetric;
-    fence(Ordering::SeqCst);
 }
+
+/// Says that where it stands the program seldom comes.
+#[cold]
+#[inline]
+fn rarely() {}
 
 /// The side that pays: see [`light_barrier`].
 pub(crate) fn heavy_barrier(asymmetric: bool) {

@@ -9,8 +9,9 @@
 //! pieces has given the first ones back: its successor passes over the rest.
 
 use super::sealed::Sealed;
-use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
+use super::{Geometry, Pipe, PipeReceiver, PipeSender, Post, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
+use crate::favour::Favour;
 use crate::memory::{Lent, Region};
 use crate::ring::bytes::{Consumer, Grant, Kind, Producer, Ring};
 use crate::sync::point;
@@ -281,7 +282,7 @@ impl PipeSender<[u8]> {
         Ok(())
     }
 
-    /// Sends without waiting. In a ring that is nearly full it may take three
+    /// Sends without waiting. In a ring that is nearly full it may take six
     /// microseconds, in which the receiver can get on.
     ///
     /// # Errors
@@ -458,13 +459,13 @@ impl Assembly {
     }
 
     /// The next whole message, if it is there. Pieces are taken out of the ring
-    /// on the way, so many at a time; `released` is told when some were. A
-    /// message longer than `room` is reported by its length as soon as that is
-    /// known.
+    /// on the way, so many at a time, and the sender is told. A message longer than
+    /// `room` is reported by its length as soon as that is known.
     fn next(
         &mut self,
         room: usize,
-        mut released: impl FnMut(),
+        post: &Post,
+        favour: &Favour,
     ) -> Result<Option<Found>, RecvError> {
         let corrupt = |what, at: usize| RecvError::from(Error::Corrupt { what, at: at as u64 });
         for _ in 0..PIECES_AT_ONCE {
@@ -522,20 +523,29 @@ impl Assembly {
                     }
                 }
             }
-            self.consumer.own_lines();
+            self.own_lines(favour);
             self.consumer.advance();
             self.consumer.release();
-            released();
+            post.direction.writable.notify();
         }
         Ok(None)
     }
 
+    /// Once the record that was found is copied out.
+    #[inline(always)]
+    fn own_lines(&self, favour: &Favour) {
+        let len = self.consumer.peeked_len();
+        if favour.wants(len, len, || true) {
+            self.consumer.own_lines();
+        }
+    }
+
     /// Done with the message that was found; whether all of it was copied.
     #[inline(always)]
-    fn finish(&mut self, copied: bool) {
+    fn finish(&mut self, copied: bool, favour: &Favour) {
         if self.partial.is_none() {
             if copied {
-                self.consumer.own_lines();
+                self.own_lines(favour);
             }
             self.consumer.advance();
             self.consumer.release();
@@ -564,13 +574,12 @@ impl PipeReceiver<[u8]> {
         if !self.post.is_current() {
             self.renew()?;
         }
-        let writable = &self.post.direction.writable;
-        if let Some(found) = self.consumer.next(room, || writable.notify())? {
+        if let Some(found) = self.consumer.next(room, &self.post, &self.favour)? {
             return Ok(Some(found));
         }
         let Some(end) = end_of_stream(self.post.peer()) else { return Ok(None) };
         // What was sent before the end is visible now.
-        match self.consumer.next(room, || writable.notify())? {
+        match self.consumer.next(room, &self.post, &self.favour)? {
             Some(found) => Ok(Some(found)),
             None => {
                 // A message that had begun will not end.
@@ -625,7 +634,7 @@ impl PipeReceiver<[u8]> {
             if waited_once && is_over(deadline) {
                 return Err(RecvError::Timeout);
             }
-            let PipeReceiver { consumer, post } = self;
+            let PipeReceiver { consumer, post, .. } = self;
             let waited = post.wait(deadline, || {
                 if consumer.consumer.is_ready() || end_of_stream(post.peer()).is_some() {
                     Look::Ready(Ok(()))
@@ -650,7 +659,7 @@ impl PipeReceiver<[u8]> {
 
     #[inline(always)]
     fn finish(&mut self, copied: bool) {
-        self.consumer.finish(copied);
+        self.consumer.finish(copied, &self.favour);
         self.post.direction.writable.notify();
     }
 
@@ -683,8 +692,8 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. A message whose last piece is
-    /// not there counts as none. `Empty` right after many messages may take a
-    /// microsecond, in which more of them can come.
+    /// not there counts as none. `Empty` right after many messages may take six
+    /// microseconds, in which more of them can come.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
         if let Some(found) = self.at_hand(usize::MAX) {
             return Ok(self.copy_out(found));
@@ -856,13 +865,13 @@ impl BytesMessage<'_> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 128 bytes on AMD's processors only). One that was hardly looked
-    /// at costs more so.
+    /// bytes faster (above 256 bytes it finds out by trying whether it does). One that was
+    /// hardly looked at costs more so.
     #[inline]
     pub fn release_read(self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() && self.receiver.consumer.partial.is_none() {
-            self.receiver.consumer.consumer.own_lines();
+            self.receiver.consumer.own_lines(&self.receiver.favour);
         }
     }
 }

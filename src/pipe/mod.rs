@@ -22,6 +22,7 @@ pub use bytes::{BytesGrant, BytesMessage};
 pub use typed::{PipeMessage, PipeSlot};
 
 use crate::error::{Error, RecvError, Result};
+use crate::favour::{self, Favour};
 use crate::memory::{LINE, Region, round_up};
 use crate::os;
 use crate::pace::Pace;
@@ -148,11 +149,13 @@ impl Geometry {
         }
     }
 
-    /// Messages that fit in; of bytes, small ones.
-    fn messages(&self) -> usize {
+    /// That of an end. Of bytes, as many small messages count as fit in.
+    fn pace(&self) -> Pace {
         match self {
-            Geometry::Bytes(geometry) => geometry.capacity() / (2 * size_of::<u64>()),
-            Geometry::Typed(geometry) => geometry.capacity(),
+            Geometry::Bytes(geometry) => {
+                Pace::of_index(geometry.capacity() / (2 * size_of::<u64>()))
+            }
+            Geometry::Typed(geometry) => Pace::new(geometry.capacity()),
         }
     }
 }
@@ -377,7 +380,7 @@ impl Post {
     ) -> Result<(Post, Before)> {
         let seat = direction.seat(side);
         let (identity, before) = Self::sit(attachment, seat)?;
-        let pace = Pace::new(direction.geometry.messages());
+        let pace = direction.geometry.pace();
         let post = Post {
             direction,
             side,
@@ -571,6 +574,7 @@ pub struct PipeSender<T: ?Sized + Transport = [u8]> {
 pub struct PipeReceiver<T: ?Sized + Transport = [u8]> {
     consumer: T::Consumer,
     post: Post,
+    favour: Favour,
 }
 
 /// One end of a pipe: sends to the other end and receives from it.
@@ -764,6 +768,7 @@ impl<T: ?Sized + Transport> Pipe<T> {
                     // SAFETY: as above, for the consumer.
                     unsafe { T::consumer(ring, geometry) }?
                 },
+                favour: Favour::new(post.direction.geometry.len(), favour::PIPE),
                 post,
             }),
             None => None,

@@ -3,9 +3,9 @@
 use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
-use crate::memory::{PIPE_FAVOUR, Region, chunk, in_one_line, own_lines_from};
+use crate::favour::Favour;
+use crate::memory::{Region, chunk, in_one_line, own_lines_from};
 use crate::ring::spsc::{Consumer, Next, Producer, Ring, Spot};
-use crate::shm::attachment::Identity;
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
 use crate::word::seat::State;
@@ -149,7 +149,8 @@ impl<T: Pod> PipeSender<T> {
     /// # Errors
     ///
     /// `Full`, `Closed` when the other end is gone, or `Failed`, with the
-    /// message.
+    /// message. `Full` right after many messages may take six microseconds, in
+    /// which the receiver can get on.
     #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
         let next = self.producer.next();
@@ -452,7 +453,7 @@ impl<T: Pod> PipeReceiver<T> {
 
     fn look_waiting(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
         loop {
-            let PipeReceiver { consumer, post } = self;
+            let PipeReceiver { consumer, post, .. } = self;
             let waited = post.wait(deadline, || {
                 if consumer.is_ready() || end_of_stream(post.peer()).is_some() {
                     Look::Ready(Ok(()))
@@ -481,7 +482,7 @@ impl<T: Pod> PipeReceiver<T> {
             self.consumer.ring().prefetch::<T>(&next);
         }
         let mut copy = MaybeUninit::uninit();
-        Self::copy(next.payload(), &mut copy);
+        Self::copy(next.payload(), &mut copy, &self.favour);
         // SAFETY: `copy` has written it.
         let copy = unsafe { copy.assume_init() };
         if in_one_line::<T>() {
@@ -492,28 +493,29 @@ impl<T: Pod> PipeReceiver<T> {
     }
 
     #[inline(always)]
-    fn copy(message: NonNull<T>, to: &mut MaybeUninit<T>) {
+    fn copy(message: NonNull<T>, to: &mut MaybeUninit<T>, favour: &Favour) {
         // SAFETY: a published slot, which nobody else touches before its release;
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         unsafe {
             to.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
-            Self::own(message);
+            Self::own(message, favour);
         }
     }
 
-    /// See [`own_lines`](crate::memory::own_lines).
+    /// See [`own_lines`](crate::memory::own_lines), and [`Favour`].
     ///
     /// # Safety
     ///
     /// A message of the ring that nobody else touches.
     #[inline(always)]
-    unsafe fn own(message: NonNull<T>) {
+    unsafe fn own(message: NonNull<T>, favour: &Favour) {
         // The slot of a message of several lines begins with one.
         let first = const { Spot::of(Layout::new::<T>()) }.map_or(0, |spot| spot.offset);
         let first = first.wrapping_neg() % 64;
-        if !in_one_line::<T>() {
+        let len = size_of::<T>();
+        if !in_one_line::<T>() && favour.wants(len, len, || true) {
             // SAFETY: as the caller promises.
-            unsafe { own_lines_from(message.cast(), first, size_of::<T>(), PIPE_FAVOUR) };
+            unsafe { own_lines_from(message.cast(), first, len) };
         }
     }
 
@@ -536,7 +538,7 @@ impl<T: Pod> PipeReceiver<T> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. `Empty` right after many
-    /// messages may take three microseconds, in which more of them can come.
+    /// messages may take six microseconds, in which more of them can come.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
         let mut next = self.consumer.next();
@@ -589,10 +591,10 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// As [`PipeReceiver::recv`], if not even one came.
     pub fn recv_many(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
-        self.pass_many(max, |consumer, _, max| {
+        self.pass_many(max, |PipeReceiver { consumer, favour, .. }, max| {
             to.reserve(max);
             let room = &mut to.spare_capacity_mut()[..max];
-            let copy = |nth, message| Self::copy(message, &mut room[nth]);
+            let copy = |nth, message| Self::copy(message, &mut room[nth], favour);
             let count = consumer.read_each(max, copy, || true);
             // SAFETY: `count` elements more are initialised.
             unsafe { to.set_len(to.len() + count) };
@@ -641,7 +643,8 @@ impl<T: Pod> PipeReceiver<T> {
     /// ```
     #[inline]
     pub fn recv_each(&mut self, max: usize, mut read: impl FnMut(&T)) -> Result<usize, RecvError> {
-        self.pass_many(max, |consumer, identity, max| {
+        self.pass_many(max, |PipeReceiver { consumer, post, favour }, max| {
+            let identity = post.identity;
             let see = |_, message: NonNull<T>| {
                 // SAFETY: a published slot, which nobody writes to before its release;
                 // sized and aligned as in `PipeSender::put`; any bytes are a `T`. (A
@@ -650,7 +653,7 @@ impl<T: Pod> PipeReceiver<T> {
                 if const { !in_one_line::<T>() && size_of::<T>() <= SHORT } && identity.is_current()
                 {
                     // SAFETY: as above, and the reference is gone.
-                    unsafe { Self::own(message) };
+                    unsafe { Self::own(message, favour) };
                 }
             };
             consumer.read_each(max, see, || identity.is_current())
@@ -663,7 +666,7 @@ impl<T: Pod> PipeReceiver<T> {
     fn pass_many(
         &mut self,
         max: usize,
-        mut read: impl FnMut(&Consumer<'static>, Identity, usize) -> usize,
+        mut read: impl FnMut(&Self, usize) -> usize,
     ) -> Result<usize, RecvError> {
         // Not for ever, whatever comes meanwhile.
         let max = max.min(self.consumer.ring().geometry().capacity());
@@ -673,7 +676,7 @@ impl<T: Pod> PipeReceiver<T> {
             // A forked child has not taken the end yet; or `read` forked, and what it
             // saw is the parent's.
             let current = self.post.is_current();
-            let passed = if current { read(&self.consumer, self.post.identity, wanted) } else { 0 };
+            let passed = if current { read(self, wanted) } else { 0 };
             if passed > 0 && self.post.is_current() {
                 self.consumer.release_each::<T>(passed);
                 // At once: the next `read` may unwind.
@@ -747,14 +750,15 @@ impl<T: Pod> PipeMessage<'_, T> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 128 bytes on AMD's processors only). One that was hardly looked
-    /// at costs more so.
+    /// bytes faster (above 256 bytes it finds out by trying whether it does). One that was
+    /// hardly looked at costs more so.
     #[inline]
     pub fn release_read(self) {
         // In a forked child it is the parent's.
         if self.receiver.post.is_current() {
+            let PipeReceiver { consumer, favour, .. } = &*self.receiver;
             // SAFETY: as in `PipeReceiver::copy`; whoever borrowed it is done.
-            unsafe { PipeReceiver::own(self.receiver.consumer.next().payload::<T>()) };
+            unsafe { PipeReceiver::own(consumer.next().payload::<T>(), favour) };
         }
     }
 }

@@ -513,8 +513,7 @@ impl<T: ?Sized> Port<T> {
     fn new(queue: &Queue<T>, role: Role) -> Result<Port<T>> {
         let identity = queue.attachment.identity()?;
         queue.core.roster.enter(identity.me, role)?;
-        let pace = Pace::new(queue.capacity());
-        Ok(Port { queue: queue.clone(), role, identity, polls: Polls::new(), pace })
+        Ok(Port::of(queue.clone(), role, identity))
     }
 
     fn duplicate(&self) -> Port<T> {
@@ -522,13 +521,12 @@ impl<T: ?Sized> Port<T> {
         if self.identity.is_current() {
             let _ = self.queue.core.roster.enter(self.identity.me, self.role);
         }
-        Port {
-            queue: self.queue.clone(),
-            polls: Polls::new(),
-            pace: Pace::new(self.queue.capacity()),
-            role: self.role,
-            identity: self.identity,
-        }
+        Port::of(self.queue.clone(), self.role, self.identity)
+    }
+
+    fn of(queue: Queue<T>, role: Role, identity: Identity) -> Port<T> {
+        let pace = Pace::new(queue.capacity());
+        Port { queue, role, identity, polls: Polls::new(), pace }
     }
 
     /// This process's number. A forked child attaches and enters anew.

@@ -2,6 +2,7 @@
 
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
+use crate::favour::{self, Favour};
 use crate::memory::{Lent, chunk, in_one_line, own_lines};
 use crate::ring::Owner;
 use crate::ring::mpmc::{Taken, TakenRun};
@@ -26,16 +27,29 @@ pub struct Receiver<T: ?Sized> {
     lent: Lent<T>,
     /// The orphan epoch of the last fruitless search for orphans.
     searched: Cell<Option<u64>>,
+    favour: Favour,
 }
 
 impl<T: ?Sized> Receiver<T> {
     pub(super) fn new(queue: &Queue<T>) -> Result<Receiver<T>> {
-        Ok(Receiver {
-            port: Port::new(queue, Role::Receiver)?,
+        Ok(Receiver::of(Port::new(queue, Role::Receiver)?))
+    }
+
+    fn of(port: Port<T>) -> Receiver<T> {
+        Receiver {
+            favour: Favour::new(port.queue.core.ring.geometry().len(), favour::QUEUE),
+            port,
             loan: None,
             lent: Lent::NOTHING,
             searched: Cell::new(None),
-        })
+        }
+    }
+
+    /// Whether a message of so many bytes, copied out, is to have its lines taken over.
+    #[inline(always)]
+    fn favours(&self, len: usize) -> bool {
+        let takes = self.port.queue.core.ring.geometry().stride();
+        self.favour.wants(len, takes, || self.port.queue.receivers() == 1)
     }
 
     /// The queue that it receives from.
@@ -191,12 +205,7 @@ impl<T: ?Sized> Drop for Receiver<T> {
 
 impl<T: ?Sized> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        Receiver {
-            port: self.port.duplicate(),
-            loan: None,
-            lent: Lent::NOTHING,
-            searched: Cell::new(None),
-        }
+        Receiver::of(self.port.duplicate())
     }
 }
 
@@ -211,7 +220,7 @@ impl<T: Pod> Receiver<T> {
     fn get(&self, taken: Taken<'static>) -> T {
         let mut message = MaybeUninit::uninit();
         // SAFETY: released below.
-        unsafe { Self::copy(taken.payload(), &mut message) };
+        unsafe { self.copy(taken.payload(), &mut message) };
         // SAFETY: `copy` has written it.
         let message = unsafe { message.assume_init() };
         self.port.queue.core.ring.release(taken);
@@ -224,13 +233,13 @@ impl<T: Pod> Receiver<T> {
     ///
     /// It must be the payload of a slot of this queue, taken and not yet released.
     #[inline(always)]
-    unsafe fn copy(payload: NonNull<u8>, to: &mut MaybeUninit<T>) {
+    unsafe fn copy(&self, payload: NonNull<u8>, to: &mut MaybeUninit<T>) {
         // SAFETY: nobody else touches the payload before its release, and the
         // ring's geometry sized and aligned it for the object's element, found
         // to be `T` when the queue was opened; any bytes are a `T`.
         unsafe {
             to.as_mut_ptr().copy_from_nonoverlapping(payload.cast::<T>().as_ptr(), 1);
-            if !in_one_line::<T>() {
+            if !in_one_line::<T>() && self.favours(size_of::<T>()) {
                 own_lines(payload, size_of::<T>());
             }
         }
@@ -242,7 +251,7 @@ impl<T: Pod> Receiver<T> {
     ///
     /// `Empty`, `Closed` or `Failed`. A queue whose next message is still being
     /// written counts as empty. `Empty` right after many messages may take
-    /// three microseconds, in which more of them can come.
+    /// six microseconds, in which more of them can come.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
         let taken = match self.take_at_hint() {
@@ -339,12 +348,12 @@ impl<T: Pod> Receiver<T> {
                 count += room.len();
                 self.port.queue.core.ring.release_run(run, |nth, payload| {
                     // SAFETY: of the run, which is released after it.
-                    unsafe { Self::copy(payload, &mut room[nth]) };
+                    unsafe { self.copy(payload, &mut room[nth]) };
                     point("recv-run.copied");
                 });
             } else if let Some(taken) = self.take_uncounted() {
                 // SAFETY: released below.
-                unsafe { Self::copy(taken.payload(), &mut room[count]) };
+                unsafe { self.copy(taken.payload(), &mut room[count]) };
                 self.port.queue.core.ring.release(taken);
                 count += 1;
             } else {
@@ -361,7 +370,7 @@ impl<T: Pod> Receiver<T> {
     fn append(&self, taken: Taken<'static>, to: &mut Vec<T>) {
         to.reserve(1);
         // SAFETY: released below.
-        unsafe { Self::copy(taken.payload(), &mut to.spare_capacity_mut()[0]) };
+        unsafe { self.copy(taken.payload(), &mut to.spare_capacity_mut()[0]) };
         self.port.queue.core.ring.release(taken);
         // SAFETY: one element more is initialised.
         unsafe { to.set_len(to.len() + 1) };
@@ -442,8 +451,8 @@ impl<T: ?Sized> Message<'_, T> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 4 KiB on AMD's processors only). One that was hardly looked
-    /// at costs more so. (To drop the guard releases it, too.)
+    /// bytes faster (above 256 bytes it finds out by trying whether it does). One that was
+    /// hardly looked at costs more so. (To drop the guard releases it, too.)
     #[inline]
     pub fn release_read(self) {
         // After a fork the message is the parent's.
@@ -452,9 +461,11 @@ impl<T: ?Sized> Message<'_, T> {
             let Some(taken) = &self.receiver.loan else { return };
             let payload = taken.payload();
             let before = self.receiver.lent.get().addr().get() - payload.addr().get();
-            // SAFETY: the slot is held for reading until this guard drops, and
-            // whoever borrowed it is done; of bytes the length lies before them.
-            unsafe { own_lines(payload, before + len) };
+            if self.receiver.favours(before + len) {
+                // SAFETY: the slot is held for reading until this guard drops, and
+                // whoever borrowed it is done; of bytes the length lies before them.
+                unsafe { own_lines(payload, before + len) };
+            }
         }
     }
 }
@@ -509,8 +520,10 @@ impl Receiver<[u8]> {
         // SAFETY: held for reading until the release below; `bytes` checked the
         // length.
         let copy = unsafe { bytes.as_ref() }.to_vec();
-        // SAFETY: the same bytes, and nobody else touches them.
-        unsafe { own_lines(taken.payload(), PREFIX + copy.len()) };
+        if self.favours(PREFIX + copy.len()) {
+            // SAFETY: the same bytes, and nobody else touches them.
+            unsafe { own_lines(taken.payload(), PREFIX + copy.len()) };
+        }
         self.release(taken);
         Ok(copy)
     }

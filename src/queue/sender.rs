@@ -176,7 +176,8 @@ impl<T: Pod> Sender<T> {
     ///
     /// # Errors
     ///
-    /// `Full`, `Closed` or `Failed`, with the message.
+    /// `Full`, `Closed` or `Failed`, with the message. `Full` right after many
+    /// messages may take six microseconds, in which receivers can get on.
     #[inline(always)]
     pub fn try_send(&mut self, message: T) -> Result<(), SendError<T>> {
         match self.claim_at_hint() {
@@ -455,7 +456,8 @@ impl Sender<[u8]> {
     ///
     /// # Errors
     ///
-    /// `Full`, `Closed`, or `Failed`, which includes [`Error::TooLarge`].
+    /// `Full`, `Closed`, or `Failed`, which includes [`Error::TooLarge`]. `Full`
+    /// may take as long as that of [`Sender::try_send`].
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError<()>> {
         self.fits(message.len())?;
         if let Some(claim) = self.claim_at_hint() {

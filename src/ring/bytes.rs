@@ -93,7 +93,7 @@
 //! ```
 
 use crate::error::Error;
-use crate::memory::{LINE, PIPE_FAVOUR, Region, own_lines_from, prefetch_to_write, round_up};
+use crate::memory::{LINE, Region, own_lines_from, prefetch_to_write, round_up};
 use crate::position::{Laps, Position};
 use crate::sync::{AtomicU64, MODELLED, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -986,18 +986,23 @@ impl<'a> Consumer<'a> {
         self.passed += cells;
     }
 
+    /// Bytes of the cells of the record that was peeked, without its header.
+    #[inline(always)]
+    pub(crate) fn peeked_len(&self) -> usize {
+        self.peeked.saturating_sub(1) * CELL
+    }
+
     /// Makes the lines of the record that was peeked at this core's alone, once it
     /// is copied out: see [`own_lines_from`].
     #[inline(always)]
     pub(crate) fn own_lines(&self) {
-        debug_assert!(self.peeked > 0);
         let index = self.ring.geometry.laps.index(self.head);
         let payload = self.ring.payload(index);
         // Not by its header, which who takes the other end over reads as a whole.
         let first = if index.is_multiple_of(IN_LINE) { 0 } else { payload.align_offset(64) };
         // SAFETY: the record's cells lie inside the ring, one after the other, and until its
         // release they are the consumer's alone.
-        unsafe { own_lines_from(payload, first, (self.peeked - 1) * CELL, PIPE_FAVOUR) };
+        unsafe { own_lines_from(payload, first, self.peeked_len()) };
     }
 
     /// Gives the space of every record stepped over back, at once. Wake the

@@ -34,7 +34,7 @@
 //! the consumer had only read stays with both, and the producer's next store
 //! must take it away first; a line that the consumer has written comes over
 //! whole. So the pipes write to the further lines of a message, too, that they
-//! have copied out (`own_lines` in `memory.rs` says up to which length).
+//! have copied out (`favour.rs` says when).
 //!
 //! | edge | release | acquire | makes visible |
 //! |------|---------|---------|---------------|
@@ -76,7 +76,7 @@
 //! | consumer, after release | free | nothing |
 
 use crate::error::Error;
-use crate::memory::{LINE, Region, is_amd, prefetch_to_write, round_up};
+use crate::memory::{LINE, Region, is_amd, prefetch_to_write, prefetch_two_to_write, round_up};
 use crate::position::MAX_CAPACITY;
 use crate::sync::{AtomicU64, Ordering, Witness, point};
 use core::alloc::Layout;
@@ -468,9 +468,10 @@ impl<'a> Ring<'a> {
             // The last slots' are in the room that is left for it.
             let slot = next.slot.as_ptr().wrapping_add(self.geometry.ahead);
             if stride > 64 {
-                prefetch_to_write(slot.wrapping_add(64));
+                prefetch_two_to_write(slot);
+            } else {
+                prefetch_to_write(slot);
             }
-            prefetch_to_write(slot);
         }
     }
 

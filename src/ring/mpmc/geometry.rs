@@ -99,6 +99,12 @@ impl Geometry {
         self.laps.capacity()
     }
 
+    /// Bytes from slot to slot.
+    #[inline(always)]
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Size and alignment of one payload.
     pub fn payload(&self) -> Layout {
         self.payload
