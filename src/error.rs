@@ -373,8 +373,6 @@ impl From<Error> for SendError<()> {
 }
 
 /// Why no message was received.
-// A tag as wide as a message's first word, with which it shares its place in a `Result`:
-// with a narrower one the compiler loads that word in two halves.
 #[derive(Debug)]
 pub enum RecvError {
     /// Nothing to receive now (only from the forms that do not wait).

@@ -2,41 +2,35 @@
 //!
 //! Who has copied a message out of a ring, or read it there, can write to its lines, so that
 //! they come over whole when the sender looks at them the next time around
-//! ([`own_lines`]). Up to [`ALWAYS`] bytes that is hardly ever a loss. Above, it makes up to
-//! four times the speed in one place and costs a quarter in another (docs/performance.md): it
-//! depends on the processor, on how far its cores are from each other, and on whether the ring
-//! fits into their caches. Nobody says so, and a host may move the cores at any time. So a
-//! receiver of longer messages tries both now and then, and keeps to what was faster.
+//! ([`own_lines`](crate::memory::own_lines)). Up to [`ALWAYS`] bytes that is hardly ever a
+//! loss. Above, it makes up to four times the speed in one place and costs a quarter in
+//! another (docs/performance.md): it depends on the processor, on how far its cores are from
+//! each other, and on whether the ring fits into their caches. Nobody says so, and a host may
+//! move the cores at any time. So a receiver of longer messages tries both now and then, and
+//! keeps to what was faster.
 //!
-//! A trial goes through [`TRIAL`], each step for so many bytes as take [`LAPS`] laps of the
-//! ring (or [`UNIT`] bytes): at first until the lines, and the stock in the ring, are what comes of the way
-//! that is tried, and then by the clock. The better of two times counts for each. When not
+//! A trial goes through [`TRIAL`], each step for [`LAPS`] laps of the ring (or [`UNIT`] bytes,
+//! if that is more): first until the lines, and the stock in the ring, are what comes of the
+//! way that is tried, then by the clock. The better of two times counts for each. When not
 //! even the better one is below [`SLOW`], it is not the ring that the receiver waits for, and
 //! nothing is learnt. Between two trials there are [`BETWEEN`] units: less than a thirtieth of
 //! all bytes come in the way that is slower, and it takes so many until a change is noticed.
 //!
 //! It is a guess about time, on which nothing rests but time: gaps in a stream, messages of
-//! many lengths, and a receiver that loses its processor twice can turn a trial the wrong way,
-//! until the next one. The receivers of one queue would each find out what is best for itself
-//! while the others' ways, and their trials, decide how fast its sender is: so where there are
-//! several, each keeps to the first guess.
+//! many lengths, few messages in a unit, and a receiver that loses its processor twice can
+//! turn a trial the wrong way, until the next one. The receivers of one queue would each find
+//! out what is best for itself, while the others' ways, and their trials, decide how fast its
+//! sender is. So whoever is not alone when a step is due goes back to the first guess.
 //!
 //! The clock is the processor's own counter, which costs no system call. (Who forbids it to
-//! the process, by `PR_SET_TSC`, forbids the system's clocks with it.) Where there is none,
+//! the process, by `PR_SET_TSC`, forbids most systems' clocks with it.) Where there is none,
 //! the first guess stays.
 
 use crate::memory::is_amd;
-#[cfg(doc)]
-use crate::memory::own_lines;
 use core::cell::Cell;
 
 /// Bytes up to which it is always done.
 const ALWAYS: usize = 256;
-
-/// Bytes up to which the first guess is that it pays in a queue (4 KiB, and what lies before
-/// them in a slot) and in a pipe, on other processors than AMD's.
-pub(crate) const QUEUE: usize = 4096 + 64;
-pub(crate) const PIPE: usize = ALWAYS;
 
 /// Laps of the ring in a unit, and bytes at least. With one lap, what was measured was the
 /// stock in the ring that the way before had left.
@@ -47,7 +41,7 @@ const UNIT: usize = 1 << 20;
 const BETWEEN: usize = 128;
 
 /// The units of a trial: whether in the other way than before, and whether by the clock. In
-/// this order a stream that steadily speeds up, or slows down, speaks for neither.
+/// this order a stream that steadily speeds up, or slows down, never speaks for the other.
 const TRIAL: [(bool, bool); 7] = [
     (false, false),
     (false, true),
@@ -82,7 +76,8 @@ pub(crate) struct Favour {
 struct Trial {
     /// Steps begun.
     steps: usize,
-    /// The way before.
+    /// What was known before, and the way before.
+    known: Option<bool>,
     before: bool,
     /// When the step began.
     since: u64,
@@ -95,7 +90,7 @@ impl Favour {
     /// message, and for longer ones on AMD's processors.
     pub(crate) fn new(ring: usize, up_to: usize) -> Favour {
         let unit = ring.saturating_mul(LAPS).max(UNIT);
-        let trial = Trial { steps: 0, before: false, since: 0, best: [u64::MAX; 2] };
+        let trial = Trial { steps: 0, known: None, before: false, since: 0, best: [u64::MAX; 2] };
         Favour {
             on: Cell::new(None),
             // Who receives little never asks for the time.
@@ -106,8 +101,8 @@ impl Favour {
         }
     }
 
-    /// Whether to do it for a message of this length, which takes so many bytes of the ring,
-    /// in a ring that has no other receiver, if that is so.
+    /// Whether to do it for a message of this length, which takes so many bytes of the ring.
+    /// `alone`, whether nobody else receives from it, is asked once a step.
     #[inline(always)]
     pub(crate) fn wants(&self, len: usize, takes: usize, alone: impl FnOnce() -> bool) -> bool {
         len <= ALWAYS || self.wants_long(len, takes, alone)
@@ -128,20 +123,25 @@ impl Favour {
         len <= self.up_to || is_amd()
     }
 
-    /// So many bytes came as were to; `None` when there is nothing to learn now.
+    /// The bytes of a step have come. Without a time there is nothing to learn now.
     #[cold]
     fn step(&self, guess: bool, now: Option<u64>) {
         self.left.set(self.unit);
         let mut trial = self.trial.get();
         let Some(now) = now else {
+            if trial.steps > 0 {
+                // Or trials that are cut off again and again would be most of a stream.
+                self.left.set(self.unit.saturating_mul(BETWEEN));
+            }
             self.on.set(None);
             self.trial.set(Trial { steps: 0, ..trial });
             return;
         };
         match trial.steps.checked_sub(1).map(|step| TRIAL[step]) {
             None => {
-                let before = self.on.get().unwrap_or(guess);
-                trial = Trial { before, best: [u64::MAX; 2], ..trial };
+                let known = self.on.get();
+                let before = known.unwrap_or(guess);
+                trial = Trial { known, before, best: [u64::MAX; 2], ..trial };
             }
             Some((_, false)) => {}
             Some((other, true)) => {
@@ -154,7 +154,7 @@ impl Favour {
             trial.steps += 1;
             trial.since = now;
         } else {
-            self.on.set(Some(trial.verdict(self.unit)));
+            self.on.set(trial.verdict(self.unit));
             self.left.set(self.unit.saturating_mul(BETWEEN));
             trial.steps = 0;
         }
@@ -163,11 +163,13 @@ impl Favour {
 }
 
 impl Trial {
-    fn verdict(&self, unit: usize) -> bool {
+    /// The other way, if it was clearly better, or what was known before.
+    fn verdict(&self, unit: usize) -> Option<bool> {
         let time = |on: bool| self.best[usize::from(on)];
         let (same, other) = (time(self.before), time(!self.before));
         let slow = SLOW.saturating_mul(unit as u64);
-        self.before ^ (other < slow && other < same - same / CLEARLY)
+        let better = other < slow && other < same - same / CLEARLY;
+        if better { Some(!self.before) } else { self.known }
     }
 }
 
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn it_keeps_to_what_is_faster() {
-        let favour = Favour::new(0, PIPE);
+        let favour = Favour::new(0, 0);
         let slower = 10 * ROUND / 30;
         for _ in 0..2 {
             let better = |_, on| if on { 100 } else { 300 };
@@ -228,10 +230,10 @@ mod tests {
 
     /// What the first trial comes to.
     fn verdict(ticks: impl Fn(usize, bool) -> u64) -> bool {
-        let favour = Favour::new(0, PIPE);
+        let favour = Favour::new(0, 0);
         with(&favour, TRIAL.len() + 3, ticks);
         assert_eq!(favour.trial.get().steps, 0, "there was a trial, and it is over");
-        favour.on.get().expect("a verdict")
+        favour.on.get().unwrap_or(true)
     }
 
     #[test]
@@ -284,11 +286,32 @@ mod tests {
     }
 
     #[test]
+    fn trials_that_are_cut_off_are_rare() {
+        let favour = Favour::new(0, 0);
+        let (mut now, mut other) = (0, 0);
+        for steps in 0..1000 {
+            favour.step(true, if steps % 5 == 4 { None } else { Some(now) });
+            let bytes = favour.left.get() as u64;
+            now += bytes;
+            other += u64::from(favour.on.get() == Some(false)) * bytes;
+        }
+        assert!(other > 0 && other < now / 30, "{other} of {now}");
+    }
+
+    #[test]
+    fn what_taught_nothing_leaves_the_guess_for_each_length() {
+        let favour = Favour::new(0, LEN);
+        with(&favour, TRIAL.len() + 3, |_, _| 100);
+        assert_eq!(favour.trial.get().steps, 0, "there was a trial, and it is over");
+        assert_eq!((favour.wants(LEN, LEN, || true), favour.on.get()), (true, None));
+    }
+
+    #[test]
     fn a_unit_has_some_laps_of_a_large_ring() {
-        let favour = Favour::new(UNIT, PIPE);
+        let favour = Favour::new(UNIT, 0);
         assert_eq!(favour.left.get(), LAPS * UNIT);
         favour.step(true, Some(0));
         assert_eq!(favour.left.get(), LAPS * UNIT);
-        Favour::new(usize::MAX, PIPE).step(true, Some(0));
+        Favour::new(usize::MAX, 0).step(true, Some(0));
     }
 }

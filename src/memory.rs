@@ -102,8 +102,8 @@ pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize
 pub(crate) fn prefetch_to_write(address: *mut u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a hint that never faults. AMD's manual (volume 3) has it on all 64-bit
-    // processors; Intel's before Broadwell take it for a NOP. (The intrinsic for it asks for the line to read, unless the program
-    // is compiled for newer processors alone.)
+    // processors; Intel's before Broadwell take it for a NOP. (The intrinsic for it asks for
+    // the line to read, unless the program is compiled for newer processors alone.)
     unsafe {
         core::arch::asm!(
             "prefetchw [{}]",
@@ -115,7 +115,7 @@ pub(crate) fn prefetch_to_write(address: *mut u8) {
     let _ = address;
 }
 
-/// The same for two lines, one after the other.
+/// The same for two lines, one after the other, by one address: two calls would take two.
 #[inline(always)]
 pub(crate) fn prefetch_two_to_write(address: *mut u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

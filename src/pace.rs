@@ -10,7 +10,8 @@
 //! A [`Pace`] tells this from other ways to find nothing by what came before,
 //! and answers with a rest, in which a stock builds up. It ends when that is a
 //! part of the ring or a number of messages ([`Rest`]), which is seen at the last of those
-//! slots, away from where the other end is at work; or after three to six microseconds.
+//! slots, away from where the other end is at work; or after three microseconds, or
+//! six.
 //!
 //! - [`STREAM`] messages that came a few at a time, with never more than one
 //!   fruitless look in a row, are a stream whose consumer is on its producer's
@@ -45,12 +46,13 @@ struct Rest {
     stock: usize,
     /// What a small ring's length is divided by for the stock that ends it.
     divisor: usize,
-    /// One of so many parts of a heap makes it worth it.
+    /// What a heap is divided by for what makes a rest worth it.
     worth: usize,
 }
 
 /// Long rests are better on AMD's processors, above all with cores far from each other
-/// (docs/performance.md); on Intel's, and where a rest looks at an index, short ones were.
+/// (docs/performance.md); on Intel's short ones are. Where a rest looks at an index, long ones
+/// were no better.
 const LONG: Rest = Rest { looks: 64, stock: 512, divisor: 2, worth: 1 };
 const SHORT: Rest = Rest { looks: 32, stock: 128, divisor: 8, worth: 2 };
 

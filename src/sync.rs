@@ -147,7 +147,7 @@ pub(crate) fn light_barrier(asymmetric: bool) {
     }
 }
 
-/// Says that where it stands the program seldom comes.
+/// Tells the compiler that the program seldom comes here.
 #[cold]
 #[inline]
 fn rarely() {}

@@ -282,7 +282,7 @@ impl PipeSender<[u8]> {
         Ok(())
     }
 
-    /// Sends without waiting. In a ring that is nearly full it may take six
+    /// Sends without waiting. In a ring that is nearly full it may take three
     /// microseconds, in which the receiver can get on.
     ///
     /// # Errors
@@ -531,7 +531,7 @@ impl Assembly {
         Ok(None)
     }
 
-    /// Once the record that was found is copied out.
+    /// Takes over the lines of the record that was found, once it is copied out, if that pays.
     #[inline(always)]
     fn own_lines(&self, favour: &Favour) {
         let len = self.consumer.peeked_len();
@@ -692,7 +692,7 @@ impl PipeReceiver<[u8]> {
     /// # Errors
     ///
     /// `Empty`, `Closed`, `PeerDied` or `Failed`. A message whose last piece is
-    /// not there counts as none. `Empty` right after many messages may take six
+    /// not there counts as none. `Empty` right after many messages may take three
     /// microseconds, in which more of them can come.
     pub fn try_recv(&mut self) -> Result<Vec<u8>, RecvError> {
         if let Some(found) = self.at_hand(usize::MAX) {
@@ -865,7 +865,7 @@ impl BytesMessage<'_> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 256 bytes it finds out by trying whether it does). One that was
+    /// bytes faster (above 256 bytes the receiver finds out by trying). One that was
     /// hardly looked at costs more so.
     #[inline]
     pub fn release_read(self) {

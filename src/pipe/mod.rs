@@ -22,7 +22,7 @@ pub use bytes::{BytesGrant, BytesMessage};
 pub use typed::{PipeMessage, PipeSlot};
 
 use crate::error::{Error, RecvError, Result};
-use crate::favour::{self, Favour};
+use crate::favour::Favour;
 use crate::memory::{LINE, Region, round_up};
 use crate::os;
 use crate::pace::Pace;
@@ -141,6 +141,10 @@ pub enum Geometry {
     Typed(spsc::Geometry),
 }
 
+/// Bytes of a message up to which lines that were read are taken over at first
+/// ([`Favour`]) on other processors than AMD's: none of those for which that is tried at all.
+const FAVOUR: usize = 0;
+
 impl Geometry {
     fn len(&self) -> usize {
         match self {
@@ -149,7 +153,8 @@ impl Geometry {
         }
     }
 
-    /// That of an end. Of bytes, as many small messages count as fit in.
+    /// The pace of an end of such a ring. One of bytes counts as holding as many small
+    /// messages as fit in.
     fn pace(&self) -> Pace {
         match self {
             Geometry::Bytes(geometry) => {
@@ -768,7 +773,7 @@ impl<T: ?Sized + Transport> Pipe<T> {
                     // SAFETY: as above, for the consumer.
                     unsafe { T::consumer(ring, geometry) }?
                 },
-                favour: Favour::new(post.direction.geometry.len(), favour::PIPE),
+                favour: Favour::new(post.direction.geometry.len(), FAVOUR),
                 post,
             }),
             None => None,

@@ -131,9 +131,9 @@ impl<T: Pod> PipeSender<T> {
         if !in_one_line::<T>() {
             self.producer.ring().prefetch::<T>(&next);
         }
-        // SAFETY: `has_room` or a look found a free slot of the ring, the producer's alone, sized and
-        // aligned for the object's element, found to be `T` when the pipe was
-        // opened.
+        // SAFETY: `has_room` or a look found a free slot of the ring, the producer's
+        // alone, sized and aligned for the object's element, found to be `T` when the
+        // pipe was opened.
         unsafe { next.payload::<T>().write(message) };
         point("pipe.written");
         // After the one line that is at hand; measured.
@@ -750,7 +750,7 @@ impl<T: Pod> PipeMessage<'_, T> {
 
     /// Releases a message that was read from end to end, and takes its cache lines
     /// from the sender, as `recv` does, where that makes streams of messages above 64
-    /// bytes faster (above 256 bytes it finds out by trying whether it does). One that was
+    /// bytes faster (above 256 bytes the receiver finds out by trying). One that was
     /// hardly looked at costs more so.
     #[inline]
     pub fn release_read(self) {
