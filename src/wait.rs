@@ -29,7 +29,7 @@
 //! The word itself carries no data, so its accesses are Relaxed: the barriers
 //! at 2 and b do all the ordering.
 
-use crate::sync::{self, Futex, Ordering, heavy_barrier, light_barrier, point};
+use crate::sync::{self, AtomicU32, Futex, Ordering, heavy_barrier, light_barrier, point};
 use core::cell::Cell;
 use core::hint::black_box;
 use std::sync::OnceLock;
@@ -103,9 +103,16 @@ pub(crate) struct Event {
 #[derive(Clone, Copy)]
 pub(crate) struct Waiter<'a> {
     event: &'a Event,
+    /// The event's word where barriers are asymmetric, or else [`PERHAPS`].
+    flag: &'a AtomicU32,
     /// Barriers are asymmetric: sleepers run `membarrier`, notifiers nothing.
     asymmetric: bool,
 }
+
+/// In place of an event's word for notifiers that must not look at that without a barrier:
+/// so one look tells whether there is anything to do, not two.
+#[cfg(not(loom))]
+static PERHAPS: AtomicU32 = AtomicU32::new(SLEEPING);
 
 /// What a waiting party learnt from one look.
 pub(crate) enum Look<R> {
@@ -117,15 +124,21 @@ pub(crate) enum Look<R> {
 
 impl<'a> Waiter<'a> {
     pub(crate) fn new(event: &'a Event, asymmetric: bool) -> Self {
-        Waiter { event, asymmetric }
+        let word = &event.futex.word;
+        // Models have no statics, nor barriers of the other kind.
+        #[cfg(loom)]
+        let flag = word;
+        #[cfg(not(loom))]
+        let flag = if asymmetric { word } else { &PERHAPS };
+        Waiter { event, flag, asymmetric }
     }
 
     /// Wakes sleepers, if there are any. Call after the publication. Without
     /// sleepers this is a load of a line that nobody writes.
     #[inline(always)]
     pub(crate) fn notify(&self) {
-        if self.is_awaited() {
-            self.wake();
+        if self.may_be_awaited() {
+            self.wake_awaited();
         }
     }
 
@@ -133,20 +146,31 @@ impl<'a> Waiter<'a> {
     /// stays in its registers, which it would not if it had to survive a call.
     #[inline(always)]
     pub(crate) fn notify_with<T: Copy>(&self, value: T) -> T {
-        if !self.is_awaited() {
+        if !self.may_be_awaited() {
             return value;
         }
         let mut kept = value;
         black_box(&mut kept);
-        self.wake();
+        self.wake_awaited();
         *black_box(&mut kept)
     }
 
+    /// Whether somebody sleeps, or whether it takes a barrier to tell.
     #[inline(always)]
-    fn is_awaited(&self) -> bool {
-        light_barrier(self.asymmetric);
+    fn may_be_awaited(&self) -> bool {
+        // Enough where `flag` is the event's word.
+        light_barrier(true);
         // Edge W: the barrier above pairs with the one in `prepare`.
-        self.event.futex.word.load(Ordering::Relaxed) & SLEEPING != 0
+        self.flag.load(Ordering::Relaxed) & SLEEPING != 0
+    }
+
+    #[cold]
+    fn wake_awaited(&self) {
+        light_barrier(self.asymmetric);
+        // Edge W: as in `may_be_awaited`, for those who could not tell there.
+        if self.event.futex.word.load(Ordering::Relaxed) & SLEEPING != 0 {
+            self.wake();
+        }
     }
 
     /// Wakes sleepers whatever the flag says.

@@ -106,7 +106,7 @@ impl PipeSender<[u8]> {
     /// loop; `None` sends it the long way.
     #[inline(always)]
     fn at_hand(&mut self, len: usize) -> Option<Grant> {
-        if !self.post.is_current() || self.post.is_peer_gone() {
+        if !self.post.is_current() || self.post.direction.receiver.is_gone() {
             return None;
         }
         let grant = self.producer.at_hand(len)?;

@@ -456,12 +456,6 @@ impl Post {
         self.direction.seat(self.side.other()).state()
     }
 
-    /// Whether the other side was there and is gone.
-    #[inline(always)]
-    fn is_peer_gone(&self) -> bool {
-        self.direction.seat(self.side.other()).is_gone()
-    }
-
     /// Asks whether the other side's holder is dead, and if so recovers it;
     /// whether it was.
     fn check(&self) -> Result<bool> {

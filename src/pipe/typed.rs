@@ -4,7 +4,7 @@ use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::favour::Favour;
-use crate::memory::{Region, chunk, in_one_line, own_lines_from};
+use crate::memory::{Region, chunk, in_one_line, own_line_by, own_lines_from};
 use crate::ring::spsc::{Consumer, Next, Producer, Ring, Spot};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
@@ -51,7 +51,7 @@ impl<T: Pod> PipeSender<T> {
     /// small enough for the caller's loop; if not, it goes the long way.
     #[inline(always)]
     fn has_room(&self, next: &Next<'static>) -> bool {
-        self.post.is_current() && !self.post.is_peer_gone() && next.is_free()
+        self.post.is_current() && !self.post.direction.receiver.is_gone() && next.is_free()
     }
 
     /// One whole look: whether there is room now.
@@ -140,7 +140,7 @@ impl<T: Pod> PipeSender<T> {
         if in_one_line::<T>() {
             self.producer.ring().prefetch::<T>(&next);
         }
-        self.producer.publish(next);
+        self.producer.publish::<T>(next);
         self.post.direction.readable.notify();
     }
 
@@ -362,7 +362,7 @@ impl<T: Pod> PipeSlot<'_, T> {
     pub fn commit(self) {
         if self.sender.post.is_current() {
             let next = self.sender.producer.next();
-            self.sender.producer.publish(next);
+            self.sender.producer.publish::<T>(next);
             self.sender.post.direction.readable.notify();
         }
     }
@@ -488,7 +488,7 @@ impl<T: Pod> PipeReceiver<T> {
         if in_one_line::<T>() {
             self.consumer.ring().prefetch::<T>(&next);
         }
-        self.consumer.pass(next);
+        self.consumer.pass::<T>(next);
         self.post.direction.writable.notify_with(copy)
     }
 
@@ -498,7 +498,11 @@ impl<T: Pod> PipeReceiver<T> {
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         unsafe {
             to.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
-            Self::own(message, favour);
+            if const { size_of::<T>() == 64 } {
+                own_line_by(message, to);
+            } else {
+                Self::own(message, favour);
+            }
         }
     }
 
@@ -529,7 +533,7 @@ impl<T: Pod> PipeReceiver<T> {
     #[inline(always)]
     fn release(&mut self) {
         let next = self.consumer.next();
-        self.consumer.pass(next);
+        self.consumer.pass::<T>(next);
         self.post.direction.writable.notify();
     }
 

@@ -120,6 +120,14 @@ impl Spot {
         }
     }
 
+    /// From slot to slot, of slots of this type. (Too large a `T` has no ring.)
+    const fn stride_of<T>() -> usize {
+        match Spot::of(Layout::new::<T>()) {
+            Some(spot) => spot.stride,
+            None => 1,
+        }
+    }
+
     /// `None` when the size overflows.
     pub(crate) const fn of(payload: Layout) -> Option<Spot> {
         let mut offset = size_of::<Slot>().next_multiple_of(payload.align());
@@ -264,16 +272,15 @@ const FAR_FIRST: usize = 32;
 struct Place {
     /// The word of the slot when it is free for this lap.
     free: u64,
-    /// Of the slot, from the first. Alone changes from slot to slot: to keep
-    /// one's place takes one store for a message.
-    offset: usize,
+    /// The slot. Alone changes from slot to slot: to keep one's place takes one store
+    /// for a message.
+    slot: NonNull<u8>,
 }
 
 /// The slot that an end wants next, in hand: what was loaded to look at it needs
 /// not be loaded again, as it had to be from the end itself after an atomic access.
 #[derive(Clone, Copy)]
 pub(crate) struct Next<'a> {
-    slot: NonNull<u8>,
     place: Place,
     memory: PhantomData<&'a Slot>,
 }
@@ -282,7 +289,7 @@ impl<'a> Next<'a> {
     #[inline(always)]
     fn slot(&self) -> &'a Slot {
         // SAFETY: as `Ring::slot`, which it was made as.
-        unsafe { self.slot.cast().as_ref() }
+        unsafe { self.place.slot.cast().as_ref() }
     }
 
     /// Whether the producer may fill it.
@@ -328,7 +335,7 @@ impl<'a> Next<'a> {
         let spot = const { Spot::of(Layout::new::<T>()) };
         let offset = spot.map_or(0, |spot| spot.offset);
         // SAFETY: as `Ring::payload`.
-        unsafe { self.slot.add(offset).cast() }
+        unsafe { self.place.slot.add(offset).cast() }
     }
 }
 
@@ -344,6 +351,8 @@ struct Line<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a> {
     slots: NonNull<u8>,
+    /// Of the slots.
+    end: NonNull<u8>,
     geometry: Geometry,
     memory: PhantomData<&'a [AtomicU64]>,
 }
@@ -395,7 +404,10 @@ impl<'a> Ring<'a> {
     /// As [`Ring::init`].
     pub unsafe fn attach(region: Region<'a>, geometry: Geometry) -> Ring<'a> {
         assert!(geometry.fits(region), "region too small or misaligned for the ring");
-        Ring { slots: region.base(), geometry, memory: PhantomData }
+        let slots = region.base();
+        // SAFETY: the span is at most the length, which the region has.
+        let end = unsafe { slots.add(geometry.span) };
+        Ring { slots, end, geometry, memory: PhantomData }
     }
 
     /// Its geometry.
@@ -444,18 +456,18 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     fn slot(&self, place: Place) -> &'a Slot {
-        debug_assert!(place.offset < self.geometry.span);
-        // SAFETY: every offset comes from `at_index`, `forward`, `advance` or `on`, so
-        // it is that of a slot below the capacity, and `attach` checked that so many fit;
+        debug_assert!(self.slots <= place.slot && place.slot < self.end);
+        // SAFETY: every place comes from `at_index`, `forward`, `advance` or `on`, so it
+        // is that of a slot below the capacity, and `attach` checked that so many fit;
         // initialised memory, as its contract says, for as long as 'a; only
         // atomics inside.
-        unsafe { self.slots.add(place.offset).cast().as_ref() }
+        unsafe { place.slot.cast().as_ref() }
     }
 
     #[inline(always)]
     fn payload(&self, place: Place) -> NonNull<u8> {
         // SAFETY: as `slot`; the payload lies inside the slot's stride.
-        unsafe { self.slots.add(place.offset + self.geometry.payload_offset) }
+        unsafe { place.slot.add(self.geometry.payload_offset) }
     }
 
     /// Asks for the lines of a slot some way ahead of this one, of such payloads. The
@@ -463,10 +475,10 @@ impl<'a> Ring<'a> {
     /// at once, and not to be read first.
     #[inline(always)]
     pub(crate) fn prefetch<T>(&self, next: &Next<'a>) {
-        let stride = const { Spot::of(Layout::new::<T>()) }.map_or(0, |spot| spot.stride);
+        let stride = const { Spot::stride_of::<T>() };
         if stride <= 2 * 64 {
             // The last slots' are in the room that is left for it.
-            let slot = next.slot.as_ptr().wrapping_add(self.geometry.ahead);
+            let slot = next.place.slot.as_ptr().wrapping_add(self.geometry.ahead);
             if stride > 64 {
                 prefetch_two_to_write(slot);
             } else {
@@ -480,17 +492,15 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     pub(crate) fn prefetch_first(&self, next: &Next<'a>) {
         let ahead = self.geometry.first_ahead;
-        if next.place.offset.saturating_add(ahead) < self.geometry.span {
-            prefetch_to_write(next.slot.as_ptr().wrapping_add(ahead));
+        if ahead < self.left(next.place) {
+            prefetch_to_write(next.place.slot.as_ptr().wrapping_add(ahead));
         }
     }
 
     #[inline(always)]
     fn next(&self, place: Place) -> Next<'a> {
-        debug_assert!(place.offset < self.geometry.span);
-        // SAFETY: as `slot`.
-        let slot = unsafe { self.slots.add(place.offset) };
-        Next { slot, place, memory: PhantomData }
+        debug_assert!(self.slots <= place.slot && place.slot < self.end);
+        Next { place, memory: PhantomData }
     }
 
     /// The line of slots that begins here, if one does and all of them are wanted.
@@ -498,11 +508,11 @@ impl<'a> Ring<'a> {
     fn line<T>(&self, first: &Next<'a>, wanted: usize) -> Option<Line<'a>> {
         let spot = const { Spot::of(Layout::new::<T>()) }?;
         let slots = spot.in_line();
-        let (offset, len) = (first.place.offset, slots * spot.stride);
+        let len = slots * spot.stride;
         let whole = slots > 1
-            && offset.is_multiple_of(len)
+            && first.place.slot.addr().get().is_multiple_of(len)
             && wanted >= slots
-            && offset + len <= self.geometry.span;
+            && len <= self.left(first.place);
         whole.then(|| Line {
             last: self.on(first, slots - 1, spot.stride),
             slots,
@@ -554,7 +564,9 @@ impl<'a> Ring<'a> {
     /// The slot so many further in the same lap.
     #[inline(always)]
     fn on(&self, next: &Next<'a>, n: usize, stride: usize) -> Next<'a> {
-        self.next(Place { offset: next.place.offset + n * stride, ..next.place })
+        // SAFETY: callers have found so many slots left in the lap.
+        let slot = unsafe { next.place.slot.add(n * stride) };
+        self.next(Place { slot, ..next.place })
     }
 
     /// The word of a slot, for those who search or wait.
@@ -565,31 +577,44 @@ impl<'a> Ring<'a> {
 
     /// The place at this index, which is below the capacity.
     fn at_index(&self, lap: u64, index: usize) -> Place {
-        Place { free: lap.wrapping_mul(2), offset: index * self.geometry.stride }
+        // SAFETY: below the capacity, so inside.
+        let slot = unsafe { self.slots.add(index * self.geometry.stride) };
+        Place { free: lap.wrapping_mul(2), slot }
     }
 
     fn index(&self, place: Place) -> usize {
-        place.offset / self.geometry.stride
+        (place.slot.addr().get() - self.slots.addr().get()) / self.geometry.stride
+    }
+
+    /// Bytes from here to the end of the slots.
+    #[inline(always)]
+    fn left(&self, place: Place) -> usize {
+        self.end.addr().get() - place.slot.addr().get()
     }
 
     /// The place `n <= capacity` slots on.
     fn forward(&self, place: Place, n: usize) -> Place {
-        let offset = place.offset + n * self.geometry.stride;
-        if offset < self.geometry.span {
-            Place { offset, ..place }
+        let (len, left) = (n * self.geometry.stride, self.left(place));
+        if len < left {
+            // SAFETY: before the end.
+            Place { slot: unsafe { place.slot.add(len) }, ..place }
         } else {
-            Place { free: place.free.wrapping_add(2), offset: offset - self.geometry.span }
+            // SAFETY: at most a lap on, so not behind where it started.
+            let slot = unsafe { self.slots.add(len - left) };
+            Place { free: place.free.wrapping_add(2), slot }
         }
     }
 
-    /// One slot on from `here`, which is where this place is.
+    /// One slot of this stride on from `here`, which is where this place is.
     #[inline(always)]
-    fn advance(&self, place: &mut Place, here: Place) {
-        let next = here.offset + self.geometry.stride;
-        if next < self.geometry.span {
-            place.offset = next;
+    fn advance(&self, place: &mut Place, here: Place, stride: usize) {
+        debug_assert_eq!(stride, self.geometry.stride);
+        // SAFETY: the end of this slot, and so the next or the end of all.
+        let next = unsafe { here.slot.add(stride) };
+        if next != self.end {
+            place.slot = next;
         } else {
-            *place = Place { free: here.free.wrapping_add(2), offset: 0 };
+            *place = Place { free: here.free.wrapping_add(2), slot: self.slots };
         }
     }
 
@@ -719,7 +744,7 @@ impl Claim<'_, '_> {
     #[inline]
     pub fn commit(self) {
         let next = self.producer.next();
-        self.producer.publish(next);
+        self.producer.publish_by(next, self.producer.ring.geometry.stride);
     }
 }
 
@@ -760,9 +785,15 @@ impl<'a> Producer<'a> {
 
     /// Publishes the next slot, which was found free.
     #[inline(always)]
-    pub(crate) fn publish(&mut self, next: Next<'a>) {
+    pub(crate) fn publish<T>(&mut self, next: Next<'a>) {
+        self.ring.expect::<T>();
+        self.publish_by(next, const { Spot::stride_of::<T>() });
+    }
+
+    #[inline(always)]
+    fn publish_by(&mut self, next: Next<'a>, stride: usize) {
         next.publish();
-        self.ring.advance(&mut self.tail, next.place);
+        self.ring.advance(&mut self.tail, next.place, stride);
     }
 
     /// Publishes up to `n` messages as `make` makes them, line by line; how many, for want
@@ -801,7 +832,7 @@ impl<'a> Producer<'a> {
                 if !ring.fill_line(&next, &line, |nth| make(count + nth), &goes_on) {
                     break;
                 }
-                ring.advance(&mut tail.place, line.last.place);
+                ring.advance(&mut tail.place, line.last.place, line.stride);
                 count += line.slots;
             } else if next.is_free() {
                 // Lines that several slots share are the consumer's alone to ask for on AMD's
@@ -817,7 +848,7 @@ impl<'a> Producer<'a> {
                 unsafe { next.payload::<T>().write(message) };
                 point("spsc.written");
                 next.publish();
-                ring.advance(&mut tail.place, next.place);
+                ring.advance(&mut tail.place, next.place, const { Spot::stride_of::<T>() });
                 count += 1;
             } else {
                 break;
@@ -875,7 +906,7 @@ impl Message<'_, '_> {
     #[inline]
     pub fn release(self) {
         let next = self.consumer.next();
-        self.consumer.pass(next);
+        self.consumer.pass_by(next, self.consumer.ring.geometry.stride);
     }
 }
 
@@ -914,9 +945,15 @@ impl<'a> Consumer<'a> {
 
     /// Gives back the slot of the next message, which was found full.
     #[inline(always)]
-    pub(crate) fn pass(&mut self, next: Next<'a>) {
+    pub(crate) fn pass<T>(&mut self, next: Next<'a>) {
+        self.ring.expect::<T>();
+        self.pass_by(next, const { Spot::stride_of::<T>() });
+    }
+
+    #[inline(always)]
+    fn pass_by(&mut self, next: Next<'a>, stride: usize) {
         next.release();
-        self.ring.advance(&mut self.head, next.place);
+        self.ring.advance(&mut self.head, next.place, stride);
     }
 
     /// Lends the payloads of up to `n` messages (at most the capacity) to `read`, while
@@ -946,7 +983,7 @@ impl<'a> Consumer<'a> {
                     next.slot().witness.read();
                     read(count + nth, next.payload());
                 }
-                self.ring.advance(&mut consumer.head, line.last.place);
+                self.ring.advance(&mut consumer.head, line.last.place, line.stride);
                 count += line.slots;
                 if !goes_on() {
                     break;
@@ -958,7 +995,7 @@ impl<'a> Consumer<'a> {
             }
             self.ring.prefetch::<T>(&next);
             read(count, next.payload());
-            self.ring.advance(&mut consumer.head, next.place);
+            self.ring.advance(&mut consumer.head, next.place, const { Spot::stride_of::<T>() });
             count += 1;
             if !goes_on() {
                 break;
@@ -971,11 +1008,11 @@ impl<'a> Consumer<'a> {
     #[inline(always)]
     pub(crate) fn release_each<T>(&mut self, n: usize) {
         self.ring.expect::<T>();
-        let stride = const { Spot::of(Layout::new::<T>()) }.map_or(1, |spot| spot.stride);
+        let stride = const { Spot::stride_of::<T>() };
         let mut rest = n;
         while rest > 0 {
             let next = self.next();
-            let to_end = (self.ring.geometry.span - next.place.offset) / stride;
+            let to_end = self.ring.left(next.place) / stride;
             let slots = rest.min(to_end);
             for nth in 0..slots {
                 self.ring.on(&next, nth, stride).release();

@@ -223,7 +223,7 @@ fn a_hostile_word_is_an_error_to_who_meets_it() {
     let (mut tx, mut rx) = unsafe { (ring.producer().unwrap(), ring.consumer().unwrap()) };
     let word = &ring.slot(tx.tail).word;
     let truth = word.load(Ordering::Relaxed);
-    assert_eq!((truth, tx.tail.offset / g.stride), (4, 2));
+    assert_eq!((truth, tx.ring.index(tx.tail)), (4, 2));
     for bad in [0, 1, 2, 6, 7, u64::MAX, 1 << 63, truth | 1 << 40] {
         word.store(bad, Ordering::Relaxed);
         assert!(matches!(tx.try_claim(), Err(Error::Corrupt { at: 2, .. })), "{bad:x}");
