@@ -34,7 +34,7 @@ fn send(tx: &mut Producer<'_>, value: u64) {
         if next.is_free() {
             // SAFETY: the claimed payload is a u64.
             unsafe { next.payload::<u64>().write(value) };
-            return tx.publish(next);
+            return tx.publish::<u64>(next);
         }
         tx.judge().unwrap();
         thread::yield_now();
@@ -56,7 +56,7 @@ fn peek(rx: &mut Consumer<'_>) -> u64 {
 fn receive(rx: &mut Consumer<'_>) -> u64 {
     let value = peek(rx);
     let next = rx.next();
-    rx.pass(next);
+    rx.pass::<u64>(next);
     value
 }
 
