@@ -22,11 +22,11 @@
 //! out what is best for itself, while the others' ways, and their trials, decide how fast its
 //! sender is. So whoever is not alone when a step is due goes back to the first guess.
 //!
-//! The clock is the processor's own counter, which costs no system call. (Who forbids it to
-//! the process, by `PR_SET_TSC`, forbids most systems' clocks with it.) Where there is none,
+//! The clock is the processor's own counter, which costs no system call. Where there is none,
 //! the first guess stays.
 
 use crate::memory::is_amd;
+use crate::sync::ticks;
 use core::cell::Cell;
 
 /// Bytes up to which it is always done.
@@ -171,17 +171,6 @@ impl Trial {
         let better = other < slow && other < same - same / CLEARLY;
         if better { Some(!self.before) } else { self.known }
     }
-}
-
-/// The processor's counter, if it has one that costs nothing.
-#[inline]
-fn ticks() -> Option<u64> {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[allow(unused_unsafe, reason = "for compilers in which it is safe")]
-    // SAFETY: every 64-bit x86 processor has the instruction.
-    return Some(unsafe { core::arch::x86_64::_rdtsc() });
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    None
 }
 
 #[cfg(all(test, not(loom)))]

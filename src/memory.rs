@@ -100,14 +100,18 @@ pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize
 /// The same for a message of 64 bytes whose slot begins with a word, from a copy of it: what
 /// is written is not loaded once more, which would take a seventh of a receiver's time.
 ///
+/// One store does. Such a message has a line of its own, or lies on two, of which the first
+/// is the word's, which its release writes.
+///
 /// # Safety
 ///
-/// The message must be aligned to 8 bytes, valid for writes, the caller's alone, and what
-/// the copy was made of.
+/// The message must have 64 bytes, be aligned to 8, valid for writes, the caller's alone,
+/// and what the copy was made of.
 #[inline(always)]
 pub(crate) unsafe fn own_line_by<T>(message: NonNull<T>, copy: &MaybeUninit<T>) {
-    // The last word lies on the last line. (It is not the first, which compilers hold in
-    // halves for the sake of the error that may be there instead.)
+    debug_assert_eq!(size_of::<T>(), 64);
+    // The last word, as it lies on the last line. (And it is not the first, which compilers
+    // hold in halves for the sake of the error that may be there instead.)
     let last = size_of::<T>().wrapping_sub(size_of::<u64>());
     // SAFETY: inside, aligned as the caller promises, and initialised since it was copied;
     // those bytes were there before. Volatile, or the compiler would leave it out.

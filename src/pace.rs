@@ -94,6 +94,8 @@ pub(crate) struct Pace {
     burst: Cell<u32>,
     /// Messages before it, where somebody else counts them.
     total: Cell<Option<u64>>,
+    /// Where it was.
+    place: Cell<usize>,
     /// Messages of the stream so far, or zero when there is none.
     stream: Cell<u32>,
     /// How many of them make a rest worth trying: none for small rings.
@@ -133,6 +135,7 @@ impl Pace {
         Pace {
             burst: Cell::new(0),
             total: Cell::new(None),
+            place: Cell::new(usize::MAX),
             stream: Cell::new(0),
             wanted: Cell::new(if capacity < LEAST { None } else { Some(STREAM) }),
             before: Cell::new(Before::Nothing),
@@ -161,9 +164,25 @@ impl Pace {
         self.rest_after(self.burst.take(), enough)
     }
 
-    /// The same for those who count themselves: nothing was found, after `total`
-    /// messages since the beginning of time.
-    pub(crate) fn miss_at(&self, total: u64, enough: impl FnMut(usize) -> bool) -> bool {
+    /// The same for those who count themselves: nothing was found at this place, after
+    /// `total` messages since the beginning of time.
+    #[inline]
+    pub(crate) fn miss_at(
+        &self,
+        place: usize,
+        total: impl FnOnce() -> u64,
+        enough: impl FnMut(usize) -> bool,
+    ) -> bool {
+        // Who polls comes here again and again, and should be back at the slot soon. (A lap
+        // later at the same place without a miss meanwhile: it is a guess.)
+        let again = self.place.replace(place) == place;
+        if again && self.stream.get() == 0 && self.before.get() == Before::Nothing {
+            return false;
+        }
+        self.miss_after(total(), enough)
+    }
+
+    fn miss_after(&self, total: u64, enough: impl FnMut(usize) -> bool) -> bool {
         // What an earlier end did says nothing.
         let before = self.total.replace(Some(total)).unwrap_or(total);
         let burst = total.wrapping_sub(before);
@@ -310,11 +329,18 @@ mod tests {
     fn messages_are_counted_here_or_elsewhere() {
         let pace = Pace::new(LEAST);
         let start = u64::MAX - 9;
-        assert!(!pace.miss_at(start, |_| true));
-        for n in 1..u64::from(STREAM) {
-            assert!(!pace.miss_at(start.wrapping_add(n), |_| true));
+        let miss = |n| pace.miss_at(n as usize, || start.wrapping_add(n), |_| true);
+        for n in 0..u64::from(STREAM) {
+            assert!(!miss(n));
         }
-        assert!(pace.miss_at(start.wrapping_add(u64::from(STREAM)), |_| true));
+        assert!(miss(u64::from(STREAM)));
+        // The rest is over, and so is the stream.
+        assert!(!miss(u64::from(STREAM)));
+        assert!(!pace.miss_at(
+            STREAM as usize,
+            || panic!("it is known that nothing came"),
+            |_| true
+        ));
         let pace = Pace::new(LEAST);
         for _ in 1..STREAM {
             pace.hits(1);

@@ -10,17 +10,23 @@ use std::sync::Arc;
 
 struct Model {
     event: Event,
+    asymmetric: bool,
     /// What is waited for.
     news: AtomicU32,
 }
 
 impl Model {
     fn new() -> Arc<Model> {
-        Arc::new(Model { event: Event::default(), news: AtomicU32::new(0) })
+        Model::of(false)
+    }
+
+    /// With barriers of either kind, which for models are both fences, but in other places.
+    fn of(asymmetric: bool) -> Arc<Model> {
+        Arc::new(Model { event: Event::default(), asymmetric, news: AtomicU32::new(0) })
     }
 
     fn waiter(&self) -> Waiter<'_> {
-        Waiter::new(&self.event, false)
+        Waiter::new(&self.event, self.asymmetric)
     }
 
     /// Sleeps until there was this much news.
@@ -56,13 +62,15 @@ fn spawn(model: &Arc<Model>, f: impl FnOnce(&Model) + 'static) -> thread::JoinHa
 
 #[test]
 fn a_commit_wakes_a_sleeper() {
-    check(|| {
-        let model = Model::new();
-        let sleeper = spawn(&model, |m| m.sleep(1));
-        model.publish();
-        model.waiter().notify();
-        sleeper.join().unwrap();
-    });
+    for asymmetric in [false, true] {
+        check(move || {
+            let model = Model::of(asymmetric);
+            let sleeper = spawn(&model, |m| m.sleep(1));
+            model.publish();
+            model.waiter().notify();
+            sleeper.join().unwrap();
+        });
+    }
 }
 
 #[test]
@@ -147,22 +155,24 @@ fn two_notifiers_wake_two_sleepers() {
 fn a_sleeper_and_its_waker_may_change_places() {
     // Ping-pong: the flag that one round leaves behind is still good in the
     // next.
-    check(|| {
-        let (ping, pong) = (Model::new(), Model::new());
-        let (its_ping, its_pong) = (ping.clone(), pong.clone());
-        let other = thread::spawn(move || {
-            its_ping.sleep(1);
-            its_pong.publish();
-            its_pong.waiter().notify();
-            its_ping.sleep(2);
+    for asymmetric in [false, true] {
+        check(move || {
+            let (ping, pong) = (Model::of(asymmetric), Model::of(asymmetric));
+            let (its_ping, its_pong) = (ping.clone(), pong.clone());
+            let other = thread::spawn(move || {
+                its_ping.sleep(1);
+                its_pong.publish();
+                its_pong.waiter().notify();
+                its_ping.sleep(2);
+            });
+            ping.publish();
+            ping.waiter().notify();
+            pong.sleep(1);
+            ping.publish();
+            ping.waiter().notify();
+            other.join().unwrap();
         });
-        ping.publish();
-        ping.waiter().notify();
-        pong.sleep(1);
-        ping.publish();
-        ping.waiter().notify();
-        other.join().unwrap();
-    });
+    }
 }
 
 #[test]

@@ -410,3 +410,20 @@ fn a_sleeper_that_is_killed_stops_nobody() {
         });
     }
 }
+
+#[test]
+fn who_polls_fast_leaves_the_clock_alone_for_a_moment() {
+    let polls = Polls::new();
+    let start = u64::MAX - 5;
+    let soon = |ticks: u64| polls.is_soon(Some(start.wrapping_add(ticks)));
+    assert!(!soon(0), "nobody has looked yet");
+    assert!(soon(1) && soon(SOON - 1) && !soon(SOON));
+    // A counter that stands still.
+    for _ in 0..SPARED {
+        assert!(soon(SOON));
+    }
+    assert!(!soon(SOON) && soon(SOON));
+    // One that goes back, as on another processor.
+    assert!(!soon(SOON - 1));
+    assert!(!polls.is_soon(None));
+}

@@ -110,6 +110,75 @@ fn types_and_objects() {
     assert!(matches!(builder.open_or_create(), Err(Error::TypeMismatch { .. })));
 }
 
+/// Some laps of messages through a queue and a pipe, one a call and in batches.
+fn arrive_whole<T: bytemuck::Pod + PartialEq + std::fmt::Debug>() {
+    let name = Name::new("whole");
+    let options = QueueOptions::new(5).delivery(Delivery::AtLeastOnce);
+    let builder = Segment::builder(&name).queue::<T>("queue", options).typed_pipe::<T>("pipe", 5);
+    let segment = builder.create().unwrap();
+    let queue = segment.queue::<T>("queue").unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let mut a = segment.typed_pipe_end::<T>("pipe", End::A).unwrap();
+    let mut b = segment.typed_pipe_end::<T>("pipe", End::B).unwrap();
+    let message = |seed: usize| {
+        let mut message = T::zeroed();
+        for (nth, byte) in bytemuck::bytes_of_mut(&mut message).iter_mut().enumerate() {
+            *byte = (seed * 7 + nth) as u8;
+        }
+        message
+    };
+    let mut got = Vec::new();
+    for lap in 0..20 {
+        let all: Vec<T> = (lap..lap + 4).map(message).collect();
+        for message in &all {
+            tx.try_send(*message).unwrap();
+            a.try_send(*message).unwrap();
+        }
+        for message in &all[..2] {
+            assert_eq!((rx.try_recv().unwrap(), b.try_recv().unwrap()), (*message, *message));
+        }
+        got.clear();
+        assert_eq!(rx.recv_many(&mut got, 9).unwrap(), 2);
+        assert_eq!(b.recv_many(&mut got, 9).unwrap(), 2);
+        assert_eq!(got, [&all[2..], &all[2..]].concat());
+        tx.send_many(&all).unwrap();
+        a.send_many(&all).unwrap();
+        for message in &all {
+            assert_eq!(*rx.take().unwrap(), *message);
+            let lent = b.peek().unwrap();
+            assert_eq!(*lent, *message);
+            lent.release_read();
+        }
+    }
+}
+
+#[test]
+fn messages_of_any_size_about_a_line_and_any_alignment_arrive_whole() {
+    use bytemuck::{Pod, Zeroable};
+    macro_rules! aligned {
+        ($name:ident, $align:literal, $of:ty) => {
+            #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+            #[repr(C, align($align))]
+            struct $name($of);
+            arrive_whole::<$name>();
+        };
+    }
+    aligned!(Aligned16, 16, [u8; 64]);
+    aligned!(Aligned32, 32, [u8; 64]);
+    aligned!(Aligned64, 64, [u8; 64]);
+    aligned!(Two, 64, [u8; 128]);
+    arrive_whole::<[u64; 8]>();
+    arrive_whole::<[u32; 16]>();
+    arrive_whole::<[u16; 32]>();
+    arrive_whole::<[u8; 64]>();
+    arrive_whole::<[u8; 63]>();
+    arrive_whole::<[u8; 57]>();
+    arrive_whole::<[u64; 7]>();
+    arrive_whole::<[u64; 9]>();
+    arrive_whole::<[u8; 1]>();
+    arrive_whole::<()>();
+}
+
 #[test]
 fn declarations_that_cannot_be_met() {
     let name = Name::new("declare");

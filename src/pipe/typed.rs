@@ -90,7 +90,8 @@ impl<T: Pod> PipeSender<T> {
     ///
     /// [`Pace`]: crate::pace::Pace
     fn missed(&self) {
-        self.post.pace.miss_at(self.producer.count(), |n| self.producer.has_room(n));
+        let (place, total) = (self.producer.place(), || self.producer.count());
+        self.post.pace.miss_at(place, total, |n| self.producer.has_room(n));
     }
 
     #[inline(never)]
@@ -425,7 +426,8 @@ impl<T: Pod> PipeReceiver<T> {
     ///
     /// [`Pace`]: crate::pace::Pace
     fn missed(&self) -> bool {
-        self.post.pace.miss_at(self.consumer.count(), |n| self.consumer.has_stock(n))
+        let (place, total) = (self.consumer.place(), || self.consumer.count());
+        self.post.pace.miss_at(place, total, |n| self.consumer.has_stock(n))
     }
 
     #[inline(never)]

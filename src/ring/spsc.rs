@@ -277,6 +277,11 @@ struct Place {
     slot: NonNull<u8>,
 }
 
+// SAFETY: an address and a number; what is done at the address is up to the end.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
 /// The slot that an end wants next, in hand: what was loaded to look at it needs
 /// not be loaded again, as it had to be from the end itself after an atomic access.
 #[derive(Clone, Copy)]
@@ -508,7 +513,9 @@ impl<'a> Ring<'a> {
     fn line<T>(&self, first: &Next<'a>, wanted: usize) -> Option<Line<'a>> {
         let spot = const { Spot::of(Layout::new::<T>()) }?;
         let slots = spot.in_line();
+        // By address: a ring begins with a line.
         let len = slots * spot.stride;
+        debug_assert!(slots == 1 || LINE.is_multiple_of(len));
         let whole = slots > 1
             && first.place.slot.addr().get().is_multiple_of(len)
             && wanted >= slots
@@ -594,6 +601,7 @@ impl<'a> Ring<'a> {
 
     /// The place `n <= capacity` slots on.
     fn forward(&self, place: Place, n: usize) -> Place {
+        debug_assert!(n <= self.geometry.capacity);
         let (len, left) = (n * self.geometry.stride, self.left(place));
         if len < left {
             // SAFETY: before the end.
@@ -609,7 +617,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn advance(&self, place: &mut Place, here: Place, stride: usize) {
         debug_assert_eq!(stride, self.geometry.stride);
-        // SAFETY: the end of this slot, and so the next or the end of all.
+        // SAFETY: the stride is the ring's, by whose type of messages it was opened: so this
+        // is the end of the slot, which is the next one or the end of all.
         let next = unsafe { here.slot.add(stride) };
         if next != self.end {
             place.slot = next;
@@ -706,9 +715,6 @@ pub struct Producer<'a> {
     /// The next slot to publish.
     tail: Place,
 }
-
-// SAFETY: an end is a view with a private place; any thread may hold it.
-unsafe impl Send for Producer<'_> {}
 
 /// An end's place while it does many things in a row: given back in the end, also by
 /// one that unwinds.
@@ -871,6 +877,12 @@ impl<'a> Producer<'a> {
         self.ring.word(last) == last.free
     }
 
+    /// Where the next slot is.
+    #[inline]
+    pub(crate) fn place(&self) -> usize {
+        self.tail.slot.addr().get()
+    }
+
     /// Slots ever published, from an arbitrary start.
     pub(crate) fn count(&self) -> u64 {
         self.ring.count(self.tail)
@@ -884,9 +896,6 @@ pub struct Consumer<'a> {
     /// The first slot not released.
     head: Place,
 }
-
-// SAFETY: as `Producer`.
-unsafe impl Send for Consumer<'_> {}
 
 /// A message where it lies: release it, or drop it to see it again.
 #[derive(Debug)]
@@ -1035,6 +1044,12 @@ impl<'a> Consumer<'a> {
         self.ring.word(last) == last.free | 1
     }
 
+    /// Where the next message is.
+    #[inline]
+    pub(crate) fn place(&self) -> usize {
+        self.head.slot.addr().get()
+    }
+
     /// Slots ever released, from an arbitrary start.
     pub(crate) fn count(&self) -> u64 {
         self.ring.count(self.head)
@@ -1050,6 +1065,13 @@ impl<'a> Consumer<'a> {
         !self.is_ready()
     }
 }
+
+const _: () = {
+    // Ends move between threads; each is used by one at a time.
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Producer<'_>>();
+    send_and_sync::<Consumer<'_>>();
+};
 
 #[cfg(all(test, not(loom)))]
 #[path = "spsc_tests.rs"]
