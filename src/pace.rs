@@ -174,7 +174,8 @@ impl Pace {
         enough: impl FnMut(usize) -> bool,
     ) -> bool {
         // Who polls comes here again and again, and should be back at the slot soon. (A lap
-        // later at the same place without a miss meanwhile: it is a guess.)
+        // later it may be at the same place. A lap is a heap, so the answer is the same; the
+        // next burst then counts that lap, too.)
         let again = self.place.replace(place) == place;
         if again && self.stream.get() == 0 && self.before.get() == Before::Nothing {
             return false;

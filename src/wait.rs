@@ -287,9 +287,9 @@ impl<'a> Waiter<'a> {
 /// When those who poll, or wait for a little again and again, ask who is alive:
 /// once a slice, as those who wait.
 pub(crate) struct Polls {
-    /// Fruitless polls since the clock was looked at.
+    /// Fruitless polls since the counter or the clock was looked at.
     misses: Cell<u32>,
-    /// How many there may be until it is looked at again: one for slow pollers,
+    /// How many there may be until one of them is looked at: one for slow pollers,
     /// more and more for fast ones.
     patience: Cell<u32>,
     looked: Cell<Instant>,
@@ -300,7 +300,7 @@ pub(crate) struct Polls {
     spared: Cell<u32>,
 }
 
-/// Most fruitless polls between two looks at the clock.
+/// Most fruitless polls between two looks at the counter, or the clock.
 const MISSES_PER_LOOK: u32 = 32;
 
 /// Ticks in which the clock is not looked at again: 25 to 130 µs. (Who polls in a round trip
@@ -308,7 +308,7 @@ const MISSES_PER_LOOK: u32 = 32;
 const SOON: u64 = 1 << 17;
 
 /// How often at most, in case that the counter stands still.
-const SPARED: u32 = 64;
+const SPARED: u32 = 16;
 
 impl Polls {
     pub(crate) fn new() -> Self {
@@ -327,10 +327,17 @@ impl Polls {
     /// at the clock in any case.
     #[inline]
     pub(crate) fn is_due(&self, urgent: bool) -> bool {
+        self.is_due_at(urgent, sync::ticks)
+    }
+
+    #[inline]
+    fn is_due_at(&self, urgent: bool, ticks: impl FnOnce() -> Option<u64>) -> bool {
         let misses = self.misses.get() + 1;
         self.misses.set(misses);
-        let look = urgent || misses >= self.patience.get() && !self.is_soon(sync::ticks());
-        look && self.slice_is_over()
+        let patience = self.patience.get();
+        // Whom the clock has not found to be fast never trusts the counter.
+        let spared = || patience == MISSES_PER_LOOK && self.is_soon(ticks());
+        (urgent || misses >= patience && !spared()) && self.slice_is_over()
     }
 
     /// Whether the clock was looked at a moment ago, if the counter says so.

@@ -427,3 +427,26 @@ fn who_polls_fast_leaves_the_clock_alone_for_a_moment() {
     assert!(!soon(SOON - 1));
     assert!(!polls.is_soon(None));
 }
+
+#[test]
+fn a_counter_that_stands_still_hardly_delays_the_clock() {
+    let polls = Polls::new();
+    let looked = |after| {
+        polls.looked.set(after);
+        (1..=2 * (SPARED + 1) * MISSES_PER_LOOK).find(|_| {
+            polls.is_due_at(false, || Some(7));
+            polls.looked.get() != after
+        })
+    };
+    let dawn = Instant::now() - Duration::from_secs(1);
+    // Slow pollers, for ever: each time.
+    for _ in 0..3 {
+        assert_eq!(looked(dawn), Some(1));
+    }
+    polls.patience.set(2);
+    assert_eq!(looked(dawn), Some(2));
+    polls.patience.set(MISSES_PER_LOOK);
+    assert_eq!(looked(dawn), Some(MISSES_PER_LOOK), "nobody has looked at the counter yet");
+    polls.patience.set(MISSES_PER_LOOK);
+    assert_eq!(looked(dawn), Some((SPARED + 1) * MISSES_PER_LOOK));
+}

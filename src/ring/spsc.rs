@@ -1067,7 +1067,7 @@ impl<'a> Consumer<'a> {
 }
 
 const _: () = {
-    // Ends move between threads; each is used by one at a time.
+    // Ends move between threads; shared references only look.
     const fn send_and_sync<T: Send + Sync>() {}
     send_and_sync::<Producer<'_>>();
     send_and_sync::<Consumer<'_>>();

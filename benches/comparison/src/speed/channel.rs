@@ -57,7 +57,8 @@ pub fn fill_batch<const W: usize>(batch: &mut Vec<[u64; W]>, heads: Range<u64>) 
 ///
 /// By the sum of its words, since compilers make a branch for each word of anything that
 /// compares them one by one, which costs as much as a short message. Words of two messages
-/// never add up: the heads would have to differ by 2⁶⁴ / `W`, and so their producers by 32.
+/// never add up: their heads would have to differ by 2⁶⁴ / `W` at least, which counts never
+/// do, nor with 64 bytes producers. (With more there is but one. Words of three could.)
 #[inline(always)]
 pub fn check<const W: usize>(message: &[u64; W]) -> u64 {
     let head = message[0];

@@ -310,29 +310,43 @@ impl Order {
 struct Tally {
     /// The head that comes next, if its producer goes on.
     due: u64,
-    all: u64,
     lost: u64,
+    /// Messages until the clock is looked at, and how many there will have been.
+    left: u64,
     next_look: u64,
     /// Messages that stop it, still to come.
     stops: usize,
 }
 
 impl Tally {
+    fn new(due: u64, stops: usize, meter: &mut Meter) -> Tally {
+        let next_look = meter.look(0);
+        Tally { due, lost: 0, left: next_look, next_look, stops }
+    }
+
+    fn all(&self) -> u64 {
+        self.next_look - self.left
+    }
+
+    /// Whether more are to come.
     #[inline(always)]
-    fn note(&mut self, head: u64, order: &mut Order, meter: &mut Meter) {
+    fn note(&mut self, head: u64, order: &mut Order, meter: &mut Meter) -> bool {
         if head == STOP {
             // More than one may come in a batch.
             self.stops = self.stops.saturating_sub(1);
-            return;
+            return self.stops > 0;
         }
         if head != self.due {
             self.lost += order.check(head, self.due);
         }
         self.due = head + 1;
-        self.all += 1;
-        if self.all >= self.next_look {
-            self.next_look = meter.look(self.all);
+        self.left -= 1;
+        if self.left == 0 {
+            let all = self.next_look;
+            self.next_look = meter.look(all);
+            self.left = self.next_look - all;
         }
+        true
     }
 }
 
@@ -400,27 +414,22 @@ pub fn stream<C: Channel<W>, const W: usize>(
         // A broadcast's producers each stop for themselves, as their messages may
         // come by ways of their own. Otherwise the last one stops each consumer.
         let broadcast = about.delivery == Delivery::Broadcast;
-        let mut tally = Tally {
-            due: head(0, 0),
-            all: 0,
-            lost: 0,
-            next_look: meter.look(0),
-            stops: if broadcast { producers } else { 1 },
-        };
+        let stops = if broadcast { producers } else { 1 };
+        let mut tally = Tally::new(head(0, 0), stops, &mut meter);
         if batches {
             while tally.stops > 0 {
-                rx.recv_batch(&mut |head| tally.note(head, &mut order, &mut meter));
+                rx.recv_batch(&mut |head| {
+                    tally.note(head, &mut order, &mut meter);
+                });
             }
         } else {
             // One that nobody holds a reference to.
             let mut own = tally;
-            while own.stops > 0 {
-                own.note(idle.until(|| rx.try_recv()), &mut order, &mut meter);
-            }
+            while own.note(idle.until(|| rx.try_recv()), &mut order, &mut meter) {}
             tally = own;
         }
         board.meet(3 * all);
-        Ok(meter.stop(tally.all, tally.lost))
+        Ok(meter.stop(tally.all(), tally.lost))
     };
     let mut sides: Vec<Side> = Vec::new();
     for side in 0..producers {
