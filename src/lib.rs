@@ -78,7 +78,7 @@
 //! # Waiting
 //!
 //! `try_` forms return at once, plain forms wait, `_timeout` and `_deadline`
-//! forms wait that long. Waiting spins for some microseconds and then sleeps.
+//! forms wait that long. Waiting spins for 30 µs and then sleeps.
 //! Sending makes no system call unless somebody sleeps.
 //!
 //! # The layers below

@@ -60,6 +60,14 @@ fn notify_makes_no_system_call_when_nobody_sleeps() {
 }
 
 #[test]
+fn a_spin_has_its_bounds_whatever_the_clock_says() {
+    assert_eq!(sync::steps_in(0), 100);
+    assert_eq!(sync::steps_in(u32::MAX), 8000);
+    let (budget, cores) = (sync::spin_budget(), crate::os::processors());
+    assert!(if cores > 1 { (100..=8000).contains(&budget) } else { budget == 0 });
+}
+
+#[test]
 fn a_wait_for_what_is_there_costs_nothing() {
     let event = Event::default();
     let waiter = Waiter::new(&event, false);

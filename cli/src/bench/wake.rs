@@ -1,7 +1,7 @@
 //! Waking a receiver that sleeps, and what a sender pays when nobody does.
 
 use super::Bench;
-use super::floors::{Beside, Floor};
+use super::floors::{Beside, Floor, Floors};
 use crate::Result;
 use crate::child::Role;
 use crate::measure::times::{Times, now_ns, record};
@@ -87,8 +87,7 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
         });
     }
     let part = Part { segment, woken, cpu };
-    let job = || parent(part, length);
-    let ((sends, wake_up), beside) = bench.floors.around(Floor::Futex, job)?;
+    let (sends, wake_up, beside) = parent(part, length, &mut bench.floors)?;
     let sends = Times::of(&sends);
     Ok(Row {
         woken,
@@ -102,8 +101,15 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
     })
 }
 
+/// Turns with the floor.
+const TURNS: u64 = 10;
+
 /// The time of each send, and of each wake-up.
-fn parent(part: Part, length: Duration) -> Result<(Histogram<u64>, Times)> {
+fn parent(
+    part: Part,
+    length: Duration,
+    floors: &mut Floors,
+) -> Result<(Histogram<u64>, Times, Beside)> {
     let builder = Segment::builder(&part.segment).queue::<u64>(QUEUE, 64);
     let segment = builder.typed_pipe::<u64>(PIPE, 64).value::<u64>(SEEN).create()?;
     let seen = segment.value::<u64>(SEEN)?;
@@ -121,18 +127,24 @@ fn parent(part: Part, length: Duration) -> Result<(Histogram<u64>, Times)> {
     child.hear::<()>()?;
     let state = format!("/proc/{}/stat", child.pid());
     let mut sends = record()?;
-    let start = Instant::now();
-    while sends.is_empty() || start.elapsed() < length {
-        until("the receiver never sleeps", || is_asleep(&state))?;
-        let before = now_ns();
-        send(before)?;
-        sends.saturating_record(now_ns() - before);
-        until("a message never arrives", || Ok(seen.load() == before))?;
-    }
+    let beside = floors.in_turns(TURNS, || {
+        let (start, length) = (Instant::now(), length / TURNS as u32);
+        loop {
+            until("the receiver never sleeps", || is_asleep(&state))?;
+            settle();
+            let before = now_ns();
+            send(before)?;
+            sends.saturating_record(now_ns() - before);
+            until("a message never arrives", || Ok(seen.load() == before))?;
+            if start.elapsed() >= length {
+                return Ok(());
+            }
+        }
+    })?;
     send(STOP)?;
     let wake_ups = child.hear()?;
     child.join()?;
-    Ok((sends, wake_ups))
+    Ok((sends, wake_ups, beside))
 }
 
 /// The sleeper.
@@ -173,6 +185,15 @@ pub fn is_asleep(stat: &str) -> Result<bool> {
         Some('S') => Ok(true),
         Some('Z' | 'X') | None => Err(format!("{stat}: it ended").into()),
         Some(_) => Ok(false),
+    }
+}
+
+/// Until the processor of somebody who was just seen to sleep is idle. On its way there it
+/// is sooner back, and how far it has come depends on what the sleeper did before.
+pub fn settle() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(20) {
+        std::hint::spin_loop();
     }
 }
 

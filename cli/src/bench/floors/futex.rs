@@ -1,7 +1,7 @@
-//! A futex's wake-up, bare: one thread sleeps, the other sees that it does,
-//! notes the time and wakes it.
+//! A futex's wake-up, bare: one thread sleeps, the other sees that it does, waits for its
+//! processor to settle, notes the time and wakes it.
 
-use crate::bench::wake::is_asleep;
+use crate::bench::wake::{is_asleep, settle};
 use crate::measure::times::{now_ns, record};
 use crate::{Result, processes};
 use hdrhistogram::Histogram;
@@ -57,6 +57,7 @@ pub fn sample(there: Option<usize>, length: Duration) -> Result<Histogram<u64>> 
                 while !is_asleep(&state)? {
                     std::thread::yield_now();
                 }
+                settle();
                 wakes += 1;
                 wake(now_ns(), wakes)?;
                 // Pairs with the Release above: the stamp may be replaced.

@@ -7,8 +7,9 @@
 //! | copy | blocks copied in by one core and out by another | streams |
 //! | futex | one thread wakes another, which then looks at the clock | wake-ups |
 //!
-//! A floor is measured before and after each figure. When it moved by more than
-//! a fifth in between, something else went on, and the figure is to be dropped.
+//! A floor is measured before and after each figure, or, for wake-ups, in turns with it. When
+//! it moved by more than a fifth in between, something else went on, and the figure is to be
+//! dropped.
 
 mod copy;
 mod futex;
@@ -114,6 +115,22 @@ impl Floors {
         let figure = figure()?;
         let after = self.sample(floor)?;
         Ok((figure, Beside::new(floor, before, after)))
+    }
+
+    /// Does a figure in turns with the floor of wake-ups, because how
+    /// long a host takes to wake a processor can double for some seconds.
+    pub fn in_turns(&mut self, turns: u64, mut turn: impl FnMut() -> Result<()>) -> Result<Beside> {
+        let mut halves = [record()?, record()?];
+        for nth in 0..turns {
+            halves[(2 * nth / turns) as usize].add(futex::sample(self.there, self.length)?)?;
+            turn()?;
+        }
+        let [before, after] = halves.each_ref().map(|half| half.value_at_quantile(0.5) as f64);
+        self.values[Floor::Futex as usize].extend([before, after]);
+        for half in &halves {
+            self.times[Floor::Futex as usize].add(half)?;
+        }
+        Ok(Beside::new(Floor::Futex, before, after))
     }
 
     /// The times of all ping-pongs without pauses.
