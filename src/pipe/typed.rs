@@ -4,7 +4,7 @@ use super::sealed::Sealed;
 use super::{Geometry, Pipe, PipeReceiver, PipeSender, end_of_stream};
 use crate::error::{Error, RecvError, Result, SendError};
 use crate::favour::Favour;
-use crate::memory::{Region, chunk, in_one_line, own_line_by, own_lines_from};
+use crate::memory::{Region, chunk, in_one_line, own_lines_from, take_line};
 use crate::ring::spsc::{Consumer, Next, Producer, Ring, Spot};
 use crate::sync::point;
 use crate::wait::{Look, deadline, glance, is_over};
@@ -499,10 +499,10 @@ impl<T: Pod> PipeReceiver<T> {
         // SAFETY: a published slot, which nobody else touches before its release;
         // sized and aligned as in `PipeSender::put`; any bytes are a `T`.
         unsafe {
-            to.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
             if const { size_of::<T>() == 64 } {
-                own_line_by(message, to);
+                take_line(message, to);
             } else {
+                to.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
                 Self::own(message, favour);
             }
         }

@@ -3,7 +3,7 @@
 use super::{PREFIX, Port, Queue, Refusal, deadline};
 use crate::error::{Error, RecvError, Result};
 use crate::favour::Favour;
-use crate::memory::{Lent, chunk, in_one_line, own_line_by, own_lines};
+use crate::memory::{Lent, chunk, in_one_line, own_lines, take_line};
 use crate::ring::Owner;
 use crate::ring::mpmc::{Taken, TakenRun};
 use crate::sync::point;
@@ -242,10 +242,11 @@ impl<T: Pod> Receiver<T> {
         // ring's geometry sized and aligned it for the object's element, found
         // to be `T` when the queue was opened; any bytes are a `T`.
         unsafe {
-            to.as_mut_ptr().copy_from_nonoverlapping(payload.cast::<T>().as_ptr(), 1);
             if const { size_of::<T>() == 64 } {
-                own_line_by(payload.cast::<T>(), to);
-            } else if !in_one_line::<T>() && self.favours(size_of::<T>()) {
+                return take_line(payload.cast::<T>(), to);
+            }
+            to.as_mut_ptr().copy_from_nonoverlapping(payload.cast::<T>().as_ptr(), 1);
+            if !in_one_line::<T>() && self.favours(size_of::<T>()) {
                 own_lines(payload, size_of::<T>());
             }
         }
