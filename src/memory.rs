@@ -99,6 +99,21 @@ pub(crate) unsafe fn own_lines_from(bytes: NonNull<u8>, first: usize, len: usize
     }
 }
 
+/// How instructions on vectors begin where the rest of the program uses AVX: the older ones
+/// among them would have to preserve the upper halves.
+#[cfg(all(target_arch = "x86_64", not(miri), target_feature = "avx"))]
+macro_rules! vex {
+    () => {
+        "v"
+    };
+}
+#[cfg(all(target_arch = "x86_64", not(miri), not(target_feature = "avx")))]
+macro_rules! vex {
+    () => {
+        ""
+    };
+}
+
 /// Copies a message of 64 bytes whose slot begins with a word, and gives its line back in the
 /// same way, by a word of the copy: what is written is not loaded once more.
 ///
@@ -122,11 +137,11 @@ pub(crate) unsafe fn take_line<T>(message: NonNull<T>, copy: &mut MaybeUninit<T>
     unsafe {
         let (first, second, third, fourth): (__m128i, __m128i, __m128i, __m128i);
         core::arch::asm!(
-            "movdqu {first}, [{message}]",
-            "movdqu {second}, [{message} + 16]",
-            "movdqu {third}, [{message} + 32]",
-            "movdqu {fourth}, [{message} + 48]",
-            "movhps [{message} + 56], {fourth}",
+            concat!(vex!(), "movdqu {first}, [{message}]"),
+            concat!(vex!(), "movdqu {second}, [{message} + 16]"),
+            concat!(vex!(), "movdqu {third}, [{message} + 32]"),
+            concat!(vex!(), "movdqu {fourth}, [{message} + 48]"),
+            concat!(vex!(), "movhps [{message} + 56], {fourth}"),
             message = in(reg) message.as_ptr(),
             first = out(xmm_reg) first,
             second = out(xmm_reg) second,
@@ -138,7 +153,8 @@ pub(crate) unsafe fn take_line<T>(message: NonNull<T>, copy: &mut MaybeUninit<T>
         copy.write_unaligned([first, second, third, fourth]);
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    // SAFETY: as above. Volatile, or the compiler would leave it out.
+    // SAFETY: the message is read as a whole, and its last word, initialised by then, written
+    // back, as the caller promises. Volatile, or the compiler would leave it out.
     unsafe {
         copy.as_mut_ptr().copy_from_nonoverlapping(message.as_ptr(), 1);
         let last = size_of::<T>().wrapping_sub(size_of::<u64>());

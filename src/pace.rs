@@ -218,7 +218,7 @@ impl Pace {
 
     fn rest(&self, mut enough: impl FnMut(usize) -> bool) {
         // With one processor nothing comes meanwhile.
-        for _ in 0..sync::spin_budget().min(self.rest.looks) {
+        for _ in 0..sync::spins(self.rest.looks) {
             (0..STEPS).for_each(|_| sync::spin_loop());
             if enough(self.rest.stock) {
                 break;
@@ -393,13 +393,12 @@ mod tests {
                     looks += 1;
                     looks == 3
                 });
-                let spins = sync::spin_budget();
-                assert_eq!((rested, looks), (true, 3.min(spins)));
+                assert_eq!((rested, looks), (true, sync::spins(3)));
                 let rested = pace.rest_after(pace.heap, |_| {
                     looks += 1;
                     false
                 });
-                assert_eq!((rested, looks), (true, (3 + rest.looks).min(spins)));
+                assert_eq!((rested, looks), (true, sync::spins(3 + rest.looks)));
             }
         }
     }

@@ -188,38 +188,17 @@ pub(crate) fn ticks() -> Option<u64> {
     None
 }
 
-/// How often to look again before sleeping: none on a machine with one core,
+/// So many looks before sleeping or going on: none on a machine with one core,
 /// where spinning only keeps the other party from running.
-pub(crate) fn spin_budget() -> u32 {
+pub(crate) fn spins(looks: u32) -> u32 {
     #[cfg(loom)]
-    return 0;
+    let pays = false;
     #[cfg(not(loom))]
-    {
-        static BUDGET: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-        *BUDGET.get_or_init(|| if crate::os::processors() > 1 { steps_in(SPIN) } else { 0 })
-    }
-}
-
-/// Nanoseconds of spinning before a sleep: as long as it takes to be woken, so that who
-/// asks somebody who has to be woken for it does not fall asleep just before the answer.
-/// (Nor does anybody spend more than double of what the better choice would have taken.)
-#[cfg(not(loom))]
-const SPIN: u32 = 30_000;
-
-/// Steps of a spin loop in so many nanoseconds: one takes 3 to 60, which the processor decides.
-#[cfg(not(loom))]
-pub(crate) fn steps_in(nanoseconds: u32) -> u32 {
-    const STEPS: u32 = 32;
-    let sample = || {
-        let start = now();
-        (0..STEPS).for_each(|_| spin_loop());
-        start.elapsed().as_nanos()
+    let pays = {
+        static PAYS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *PAYS.get_or_init(|| crate::os::processors() > 1)
     };
-    // The shortest: the others were interrupted. (A clock that stands still gives the most.)
-    let least = (0..5).map(|_| sample()).min().unwrap_or(0);
-    let least = u32::try_from(least).unwrap_or(u32::MAX).max(1);
-    // Within reason, whatever the clock said.
-    (u64::from(nanoseconds) * u64::from(STEPS) / u64::from(least)).clamp(100, 8000) as u32
+    if pays { looks } else { 0 }
 }
 
 /// Most steps that one non-blocking operation may take before the ring counts

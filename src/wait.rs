@@ -49,7 +49,7 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 /// is forked while a thread makes it would never get it.
 pub(crate) fn warm_up() {
     dawn();
-    sync::spin_budget();
+    sync::spins(0);
 }
 
 /// The deadline of waits without time: over whenever they begin.
@@ -68,6 +68,18 @@ pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| sync::now() >= at)
 }
 
+/// Longest spin before a sleep. As long as being woken took where it was measured
+/// (docs/performance.md): so who asks somebody who has to be woken for it does not fall
+/// asleep just before the answer, and nobody spends more than twice what it would have taken
+/// to do the right thing at once.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Looks between two readings of the clock in a spin: a microsecond, or two.
+const LOOKS: u32 = 32;
+
+/// Most of them in a spin, in case that the clock stands still.
+const READINGS: u32 = 250;
+
 /// Looks in a [`glance`]: between one and two microseconds.
 const GLANCES: u32 = 64;
 
@@ -82,7 +94,7 @@ pub(crate) fn glance<R>(
     if is_poll(deadline) {
         return None;
     }
-    for _ in 0..sync::spin_budget().min(GLANCES) {
+    for _ in 0..sync::spins(GLANCES) {
         if let Some(found) = look() {
             return Some(found);
         }
@@ -218,6 +230,18 @@ impl<'a> Waiter<'a> {
         self.event.futex.wait(ticket, timeout);
     }
 
+    /// The end of a wait in which nothing was found and nobody asked about the dead: it
+    /// does, so that short ones in a row do, and looks again if that changed anything.
+    fn too_short_for_a_sleep<R>(
+        look: impl FnOnce() -> Look<R>,
+        check: impl FnOnce(bool) -> bool,
+    ) -> Option<R> {
+        match check(false).then(look) {
+            Some(Look::Ready(found)) => Some(found),
+            _ => None,
+        }
+    }
+
     /// Looks until `look` finds something or the deadline passes (`None`):
     /// first spinning, then asleep in slices.
     ///
@@ -237,16 +261,24 @@ impl<'a> Waiter<'a> {
             if let Look::Ready(found) = look() {
                 return Some(found);
             }
-            return match check(false).then(look) {
-                Some(Look::Ready(found)) => Some(found),
-                _ => None,
-            };
+            return Self::too_short_for_a_sleep(look, check);
         }
-        for _ in 0..sync::spin_budget() {
-            if let Look::Ready(found) = look() {
-                return Some(found);
+        let start = sync::now();
+        let end = deadline.map_or(start + SPIN, |at| at.min(start + SPIN));
+        for _ in 0..sync::spins(READINGS) {
+            for _ in 0..LOOKS {
+                if let Look::Ready(found) = look() {
+                    return Some(found);
+                }
+                sync::spin_loop();
             }
-            sync::spin_loop();
+            let now = sync::now();
+            if deadline.is_some_and(|at| now >= at) {
+                return Self::too_short_for_a_sleep(look, check);
+            }
+            if now >= end {
+                break;
+            }
         }
         let mut checked: Option<Instant> = None;
         loop {
@@ -256,12 +288,9 @@ impl<'a> Waiter<'a> {
             }
             let mut now = sync::now();
             if deadline.is_some_and(|at| now >= at) {
-                // A wait that was too short for a sleep asks about the dead all
-                // the same, so that short ones in a row do.
-                let changed = checked.is_none() && check(false);
-                return match changed.then(look) {
-                    Some(Look::Ready(found)) => Some(found),
-                    _ => None,
+                return match checked {
+                    Some(_) => None,
+                    None => Self::too_short_for_a_sleep(look, check),
                 };
             }
             let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);

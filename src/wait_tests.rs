@@ -60,18 +60,42 @@ fn notify_makes_no_system_call_when_nobody_sleeps() {
 }
 
 #[test]
-fn a_spin_has_its_bounds_whatever_the_clock_says() {
-    assert_eq!(sync::steps_in(0), 100);
-    assert_eq!(sync::steps_in(u32::MAX), 8000);
-    let (budget, cores) = (sync::spin_budget(), crate::os::processors());
-    assert!(if cores > 1 { (100..=8000).contains(&budget) } else { budget == 0 });
+fn a_wait_that_is_over_in_its_spin_announces_no_sleeper() {
+    let event = Event::default();
+    let waiter = Waiter::new(&event, false);
+    let (mut looks, mut checks) = (0, 0);
+    let found = waiter.until(
+        Some(sync::now()),
+        || {
+            looks += 1;
+            // What the check changed.
+            if looks > LOOKS { Look::Ready(()) } else { Look::NotYet }
+        },
+        |slice_over| {
+            assert!(!slice_over);
+            checks += 1;
+            true
+        },
+    );
+    // With one core there is no spin, but a sleeper.
+    if sync::spins(1) > 0 {
+        assert_eq!((found, looks, checks), (Some(()), LOOKS + 1, 1));
+        assert_eq!(event.futex.word.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn a_spin_ends_before_a_slice_whatever_the_clock_says() {
+    const { assert!(SPIN.as_micros() < SLICE.as_micros() / 10) };
+    // At 60 ns each.
+    const { assert!((READINGS * LOOKS) as u128 * 60 < SLICE.as_nanos()) };
 }
 
 #[test]
 fn a_wait_for_what_is_there_costs_nothing() {
     let event = Event::default();
     let waiter = Waiter::new(&event, false);
-    if sync::spin_budget() > 0 {
+    if sync::spins(1) > 0 {
         assert_eq!(waiter.until(None, || Look::Ready(7), |_| unreachable!()), Some(7));
         assert_eq!(event.futex.word.load(Ordering::Relaxed), 0);
     }

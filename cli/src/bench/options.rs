@@ -16,8 +16,8 @@ use std::path::PathBuf;
 /// Measure between processes on this machine, beside what it can do at best
 ///
 /// Each figure stands beside a floor: the time that a bare cache line takes
-/// there and back, a bare copy, or a bare wake-up, measured before and after. A
-/// figure whose floor moved by more than a fifth meanwhile is marked with "!",
+/// there and back, a bare copy, or a bare wake-up, measured before and after (wake-ups:
+/// in turns). A figure whose floor moved by more than a fifth meanwhile is marked with "!",
 /// and dropped in JSON: measure again on a quieter machine.
 ///
 /// Every message is checked for its place in the sequence when it arrives.

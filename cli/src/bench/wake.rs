@@ -188,8 +188,8 @@ pub fn is_asleep(stat: &str) -> Result<bool> {
     }
 }
 
-/// Until the processor of somebody who was just seen to sleep is idle. On its way there it
-/// is sooner back, and how far it has come depends on what the sleeper did before.
+/// Gives the processor of somebody who was just seen to sleep time to become idle. On its way
+/// there it is sooner back, and how far it has come depends on what the sleeper did before.
 pub fn settle() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(20) {

@@ -28,6 +28,9 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
+/// Shortest measurement of one.
+const SHORTEST: Duration = Duration::from_millis(2);
+
 /// How far a floor may move.
 const TOLERANCE: f64 = 0.2;
 
@@ -70,7 +73,7 @@ impl Floors {
     /// Starts what they need. Figures take `length`; floors a part of it.
     pub fn new(scratch: &Scratch, there: Option<usize>, length: Duration) -> Result<Floors> {
         Ok(Floors {
-            length: (length / 4).clamp(Duration::from_millis(2), Duration::from_millis(100)),
+            length: (length / 4).clamp(SHORTEST, Duration::from_millis(100)),
             ping_pong: PingPong::start(&scratch.name("floor"), there)?,
             copying: Copying::new(),
             there,
@@ -120,9 +123,11 @@ impl Floors {
     /// Does a figure in turns with the floor of wake-ups, because how
     /// long a host takes to wake a processor can double for some seconds.
     pub fn in_turns(&mut self, turns: u64, mut turn: impl FnMut() -> Result<()>) -> Result<Beside> {
+        assert!(turns >= 2, "each half has a turn");
         let mut halves = [record()?, record()?];
+        let length = (self.length * 4 / turns as u32).max(SHORTEST);
         for nth in 0..turns {
-            halves[(2 * nth / turns) as usize].add(futex::sample(self.there, self.length)?)?;
+            halves[(2 * nth / turns) as usize].add(futex::sample(self.there, length)?)?;
             turn()?;
         }
         let [before, after] = halves.each_ref().map(|half| half.value_at_quantile(0.5) as f64);
