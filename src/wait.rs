@@ -230,18 +230,6 @@ impl<'a> Waiter<'a> {
         self.event.futex.wait(ticket, timeout);
     }
 
-    /// The end of a wait in which nothing was found and nobody asked about the dead: it
-    /// does, so that short ones in a row do, and looks again if that changed anything.
-    fn too_short_for_a_sleep<R>(
-        look: impl FnOnce() -> Look<R>,
-        check: impl FnOnce(bool) -> bool,
-    ) -> Option<R> {
-        match check(false).then(look) {
-            Some(Look::Ready(found)) => Some(found),
-            _ => None,
-        }
-    }
-
     /// Looks until `look` finds something or the deadline passes (`None`):
     /// first spinning, then asleep in slices.
     ///
@@ -261,7 +249,10 @@ impl<'a> Waiter<'a> {
             if let Look::Ready(found) = look() {
                 return Some(found);
             }
-            return Self::too_short_for_a_sleep(look, check);
+            return match check(false).then(look) {
+                Some(Look::Ready(found)) => Some(found),
+                _ => None,
+            };
         }
         let start = sync::now();
         let end = deadline.map_or(start + SPIN, |at| at.min(start + SPIN));
@@ -272,11 +263,7 @@ impl<'a> Waiter<'a> {
                 }
                 sync::spin_loop();
             }
-            let now = sync::now();
-            if deadline.is_some_and(|at| now >= at) {
-                return Self::too_short_for_a_sleep(look, check);
-            }
-            if now >= end {
+            if sync::now() >= end {
                 break;
             }
         }
@@ -288,9 +275,12 @@ impl<'a> Waiter<'a> {
             }
             let mut now = sync::now();
             if deadline.is_some_and(|at| now >= at) {
-                return match checked {
-                    Some(_) => None,
-                    None => Self::too_short_for_a_sleep(look, check),
+                // A wait that was too short for a sleep asks about the dead all
+                // the same, so that short ones in a row do.
+                let changed = checked.is_none() && check(false);
+                return match changed.then(look) {
+                    Some(Look::Ready(found)) => Some(found),
+                    _ => None,
                 };
             }
             let slice_over = checked.is_some_and(|at| now.duration_since(at) >= SLICE);
