@@ -78,7 +78,8 @@
 //! # Waiting
 //!
 //! `try_` forms return at once, plain forms wait, `_timeout` and `_deadline`
-//! forms wait that long. Waiting spins for 30 µs and then sleeps.
+//! forms wait that long. Waiting spins for 2 to 50 µs, as earlier waits have taught,
+//! and then sleeps.
 //! Sending makes no system call unless somebody sleeps.
 //!
 //! # The layers below

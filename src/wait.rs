@@ -68,16 +68,38 @@ pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| sync::now() >= at)
 }
 
-/// Longest spin before a sleep. As long as being woken took where it was measured
-/// (docs/performance.md): so who asks somebody who has to be woken for it does not fall
-/// asleep just before the answer, and nobody spends more than twice what it would have taken
-/// to do the right thing at once.
-const SPIN: Duration = Duration::from_micros(30);
+/// How long an end spins before it sleeps: learnt from its waits.
+///
+/// At first, and again after each wait that a long spin would have ended in time, as long
+/// as it takes to be woken: so who asks somebody who has to be woken for it does not fall
+/// asleep just before the answer. After each longer wait half as long, down to a few looks:
+/// who waits for what is rare wins nothing by spinning.
+pub(crate) struct Patience {
+    spin: Cell<Duration>,
+}
+
+/// The longest spin. Being woken took 24 to 34 µs where it was measured (docs/performance.md).
+const SPIN: Duration = Duration::from_micros(50);
+
+/// The shortest.
+const LEAST: Duration = Duration::from_micros(2);
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Patience { spin: Cell::new(SPIN) }
+    }
+
+    /// After a wait with a sleep in it, whose time includes being woken.
+    fn learn(&self, waited: Duration) {
+        let paid = waited < 2 * SPIN;
+        self.spin.set(if paid { SPIN } else { (self.spin.get() / 2).max(LEAST) });
+    }
+}
 
 /// Looks between two readings of the clock in a spin: a microsecond, or two.
 const LOOKS: u32 = 32;
 
-/// Most of them in a spin, in case that the clock stands still.
+/// Most readings in a spin, in case that the clock stands still.
 const READINGS: u32 = 250;
 
 /// Looks in a [`glance`]: between one and two microseconds.
@@ -231,7 +253,7 @@ impl<'a> Waiter<'a> {
     }
 
     /// Looks until `look` finds something or the deadline passes (`None`):
-    /// first spinning, then asleep in slices.
+    /// first spinning, as long as it has the `patience`, then asleep in slices.
     ///
     /// `check` runs before the first sleep and then once a slice at most: the
     /// place to ask whether a peer has died. Its argument says whether a whole
@@ -241,6 +263,7 @@ impl<'a> Waiter<'a> {
     pub(crate) fn until<R>(
         &self,
         deadline: Option<Instant>,
+        patience: &Patience,
         mut look: impl FnMut() -> Look<R>,
         mut check: impl FnMut(bool) -> bool,
     ) -> Option<R> {
@@ -255,7 +278,8 @@ impl<'a> Waiter<'a> {
             };
         }
         let start = sync::now();
-        let end = deadline.map_or(start + SPIN, |at| at.min(start + SPIN));
+        let end = start + patience.spin.get();
+        let end = deadline.map_or(end, |at| at.min(end));
         for _ in 0..sync::spins(READINGS) {
             for _ in 0..LOOKS {
                 if let Look::Ready(found) = look() {
@@ -275,6 +299,9 @@ impl<'a> Waiter<'a> {
             }
             let mut now = sync::now();
             if deadline.is_some_and(|at| now >= at) {
+                if checked.is_some() {
+                    patience.learn(now.duration_since(start));
+                }
                 // A wait that was too short for a sleep asks about the dead all
                 // the same, so that short ones in a row do.
                 let changed = checked.is_none() && check(false);
@@ -297,6 +324,7 @@ impl<'a> Waiter<'a> {
             // Most often it is here: to announce the next sleep first would cost
             // the one just woken a barrier.
             if let Look::Ready(found) = look() {
+                patience.learn(sync::now().duration_since(start));
                 return Some(found);
             }
         }

@@ -35,7 +35,7 @@ impl Model {
             news if news >= wanted => Look::Ready(()),
             _ => Look::NotYet,
         };
-        assert!(self.waiter().until(None, look, |_| false).is_some());
+        assert!(self.waiter().until(None, &Patience::new(), look, |_| false).is_some());
     }
 
     fn publish(&self) {
@@ -186,7 +186,7 @@ fn what_was_published_is_there_after_the_wake() {
                 0 => Look::NotYet,
                 _ => Look::Ready(()),
             };
-            Waiter::new(&its.0, false).until(None, look, |_| false);
+            Waiter::new(&its.0, false).until(None, &Patience::new(), look, |_| false);
             its.2.read();
         });
         model.2.write();

@@ -68,9 +68,71 @@ fn a_spin_ends_with_its_wait() {
         looks += 1;
         Look::<()>::NotYet
     };
-    assert_eq!(waiter.until(Some(sync::now()), look, |_| true), None);
+    assert_eq!(waiter.until(Some(sync::now()), &Patience::new(), look, |_| true), None);
     // To the first reading of the clock; as a sleeper; after the check.
     assert_eq!(looks, sync::spins(LOOKS) + 2);
+}
+
+#[test]
+fn who_waits_for_what_is_rare_has_little_patience() {
+    let patience = Patience::new();
+    let spins = |waits: &[Duration]| {
+        waits.iter().for_each(|&waited| patience.learn(waited));
+        patience.spin.get()
+    };
+    let (short, long) = (2 * SPIN - Duration::from_nanos(1), 2 * SPIN);
+    assert_eq!(spins(&[]), SPIN);
+    assert_eq!(spins(&[short]), SPIN);
+    assert_eq!(spins(&[long]), SPIN / 2);
+    assert_eq!(spins(&[long]), SPIN / 4);
+    assert_eq!(spins(&[LONG; 100]), LEAST);
+    assert_eq!(spins(&[short]), SPIN);
+}
+
+#[test]
+fn a_wait_learns_from_its_sleep_and_spins_accordingly() {
+    let event = Event::default();
+    let waiter = Waiter::new(&event, false);
+    let patience = Patience::new();
+    // Interrupted for that long, a wait is over without a sleep, and teaches nothing.
+    while patience.spin.get() == SPIN {
+        let found = waiter.until(deadline(SLICE), &patience, || Look::<()>::NotYet, |_| false);
+        assert_eq!(found, None);
+    }
+    patience.spin.set(Duration::ZERO);
+    let mut looks = 0;
+    let look = || {
+        looks += 1;
+        Look::<()>::NotYet
+    };
+    assert_eq!(waiter.until(deadline(SLICE), &patience, look, |_| false), None);
+    // Before and after each sleep, of which there is one, or two.
+    assert!(looks < 2 * LOOKS, "{looks}");
+}
+
+#[test]
+fn a_wait_that_was_woken_learns_too() {
+    let event = Event::default();
+    let waiter = Waiter::new(&event, false);
+    let patience = Patience::new();
+    patience.spin.set(SPIN / 4);
+    // What was announced last is seen without a sleep, maybe, and teaches nothing.
+    for round in 1.. {
+        let news = AtomicU32::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                await_sleeper(&event);
+                news.store(round, Ordering::Release);
+                waiter.notify();
+            });
+            let found = waiter.until(None, &patience, look_for(&news, round), |_| false);
+            assert_eq!(found, Some(round));
+        });
+        // Longer or shorter, which depends on the machine.
+        if patience.spin.get() != SPIN / 4 {
+            break;
+        }
+    }
 }
 
 #[test]
@@ -85,11 +147,17 @@ fn a_wait_for_what_is_there_costs_nothing() {
     let event = Event::default();
     let waiter = Waiter::new(&event, false);
     if sync::spins(1) > 0 {
-        assert_eq!(waiter.until(None, || Look::Ready(7), |_| unreachable!()), Some(7));
+        assert_eq!(
+            waiter.until(None, &Patience::new(), || Look::Ready(7), |_| unreachable!()),
+            Some(7)
+        );
         assert_eq!(event.futex.word.load(Ordering::Relaxed), 0);
     }
     let past = Some(sync::now());
-    assert_eq!(waiter.until(past, || Look::Ready(7), |_| unreachable!()), Some(7));
+    assert_eq!(
+        waiter.until(past, &Patience::new(), || Look::Ready(7), |_| unreachable!()),
+        Some(7)
+    );
 }
 
 #[test]
@@ -162,7 +230,8 @@ fn a_deadline_bounds_the_whole_call() {
     let waiter = Waiter::new(&event, false);
     for timeout in [0, 1, 25, 60].map(Duration::from_millis) {
         let start = Instant::now();
-        let found = waiter.until(deadline(timeout), || Look::<()>::NotYet, |_| false);
+        let found =
+            waiter.until(deadline(timeout), &Patience::new(), || Look::<()>::NotYet, |_| false);
         assert!(found.is_none());
         assert!(start.elapsed() >= timeout);
         assert!(start.elapsed() < timeout + Duration::from_secs(2));
@@ -194,7 +263,7 @@ fn spurious_wakes_do_not_prolong_a_wait() {
             checks += 1;
             true
         };
-        assert!(waiter.until(deadline(timeout), look, check).is_none());
+        assert!(waiter.until(deadline(timeout), &Patience::new(), look, check).is_none());
         let took = start.elapsed();
         over.store(true, Ordering::Relaxed);
         assert!(took >= timeout && took < timeout + Duration::from_secs(2), "{took:?}");
@@ -217,7 +286,11 @@ fn a_slow_check_does_not_prolong_a_wait() {
             thread::sleep(timeout);
             false
         };
-        assert!(waiter.until(deadline(timeout), || Look::<()>::NotYet, check).is_none());
+        assert!(
+            waiter
+                .until(deadline(timeout), &Patience::new(), || Look::<()>::NotYet, check)
+                .is_none()
+        );
         start.elapsed()
     });
     assert!(best.min() < Some(timeout + SLICE));
@@ -231,6 +304,7 @@ fn a_change_found_by_the_check_is_looked_at_before_any_sleep() {
     let slept = core::cell::Cell::new(false);
     let found = waiter.until(
         None,
+        &Patience::new(),
         || if recovered.get() { Look::Ready(()) } else { Look::NotYet },
         |slice_over| {
             slept.set(slept.get() | slice_over);
@@ -247,7 +321,9 @@ fn a_waker_killed_before_the_wake_costs_a_slice() {
     let news = AtomicU32::new(0);
     let waiter = Waiter::new(&event, false);
     thread::scope(|scope| {
-        let sleeper = scope.spawn(|| waiter.until(deadline(LONG), look_for(&news, 1), |_| false));
+        let sleeper = scope.spawn(|| {
+            waiter.until(deadline(LONG), &Patience::new(), look_for(&news, 1), |_| false)
+        });
         await_sleeper(&event);
         // Published, counted, flag cleared; then nothing more.
         news.store(1, Ordering::Release);
@@ -263,7 +339,11 @@ fn a_scribbled_word_only_costs_time() {
         event.futex.word.store(word, Ordering::Relaxed);
         let waiter = Waiter::new(&event, false);
         let timeout = Duration::from_millis(5);
-        assert!(waiter.until(deadline(timeout), || Look::<()>::NotYet, |_| false).is_none());
+        assert!(
+            waiter
+                .until(deadline(timeout), &Patience::new(), || Look::<()>::NotYet, |_| false)
+                .is_none()
+        );
         let ticket = waiter.prepare();
         waiter.notify();
         waiter.sleep(ticket, LONG);
@@ -282,7 +362,7 @@ fn news_travel_both_ways() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for round in 1..=ROUNDS {
-                    ping.until(None, look_for(&there, round), |_| false);
+                    ping.until(None, &Patience::new(), look_for(&there, round), |_| false);
                     back.store(round, Ordering::Release);
                     pong.notify();
                 }
@@ -290,7 +370,8 @@ fn news_travel_both_ways() {
             for round in 1..=ROUNDS {
                 there.store(round, Ordering::Release);
                 ping.notify();
-                let found = pong.until(deadline(LONG), look_for(&back, round), |_| false);
+                let found =
+                    pong.until(deadline(LONG), &Patience::new(), look_for(&back, round), |_| false);
                 assert_eq!(found, Some(round));
             }
         });
@@ -317,10 +398,14 @@ fn signals_do_not_end_a_wait() {
             // SAFETY: the calling thread's own handle.
             tell.send(unsafe { libc::pthread_self() }).unwrap();
             let start = Instant::now();
-            assert!(waiter.until(deadline(timeout), look_for(&news, 1), |_| false).is_none());
+            assert!(
+                waiter
+                    .until(deadline(timeout), &Patience::new(), look_for(&news, 1), |_| false)
+                    .is_none()
+            );
             let took = start.elapsed();
             assert!(took >= timeout && took < timeout + Duration::from_secs(2), "{took:?}");
-            waiter.until(deadline(LONG), look_for(&news, 1), |_| false)
+            waiter.until(deadline(LONG), &Patience::new(), look_for(&news, 1), |_| false)
         });
         let thread = thread.recv().unwrap();
         let end = Instant::now() + 2 * timeout;
@@ -413,8 +498,9 @@ fn a_sleeper_that_is_killed_stops_nobody() {
             }
         }
         thread::scope(|scope| {
-            let sleeper =
-                scope.spawn(|| waiter.until(deadline(LONG), look_for(&news, round), |_| false));
+            let sleeper = scope.spawn(|| {
+                waiter.until(deadline(LONG), &Patience::new(), look_for(&news, round), |_| false)
+            });
             await_sleeper(memory.event(1));
             for _ in 0..5 {
                 waiter.wake();

@@ -31,7 +31,7 @@ use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
 use crate::sync::AtomicU64;
-use crate::wait::{Event, Look, Polls, Waiter, is_poll};
+use crate::wait::{Event, Look, Patience, Polls, Waiter, is_poll};
 use crate::word::seat::{Before, Seat, State};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -371,6 +371,7 @@ struct Post {
     /// What to put back instead of leaving.
     undo: Option<Before>,
     polls: Polls,
+    patience: Patience,
     pace: Pace,
     // After the views, which end first.
     attachment: Arc<Attachment>,
@@ -392,6 +393,7 @@ impl Post {
             identity,
             undo: None,
             polls: Polls::new(),
+            patience: Patience::new(),
             pace,
             attachment: Arc::clone(attachment),
         };
@@ -492,6 +494,7 @@ impl Post {
         };
         waiter.until(
             deadline,
+            &self.patience,
             || match failure.borrow_mut().take() {
                 Some(error) => Look::Ready(Err(error)),
                 None => look(),

@@ -25,7 +25,7 @@ use crate::ring::mpmc::{Delivery, Geometry, Ring};
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
-use crate::wait::{Event, Polls, Waiter, deadline};
+use crate::wait::{Event, Patience, Polls, Waiter, deadline};
 use crate::word::roster::{self, Role, Roster};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -506,6 +506,7 @@ struct Port<T: ?Sized> {
     role: Role,
     identity: Identity,
     polls: Polls,
+    patience: Patience,
     pace: Pace,
 }
 
@@ -526,7 +527,8 @@ impl<T: ?Sized> Port<T> {
 
     fn of(queue: Queue<T>, role: Role, identity: Identity) -> Port<T> {
         let pace = Pace::new(queue.capacity());
-        Port { queue, role, identity, polls: Polls::new(), pace }
+        let (polls, patience) = (Polls::new(), Patience::new());
+        Port { queue, role, identity, polls, patience, pace }
     }
 
     /// This process's number. A forked child attaches and enters anew.

@@ -175,6 +175,7 @@ impl<T: ?Sized> Receiver<T> {
         let state = RefCell::new((None, None::<Error>));
         let taken = self.port.queue.core.readable.until(
             deadline,
+            &self.port.patience,
             || {
                 if let Some(error) = state.borrow_mut().1.take() {
                     return Look::Ready(Err(error.into()));

@@ -117,6 +117,7 @@ impl<T: ?Sized> Sender<T> {
         let state = RefCell::new((None, None::<Error>));
         let claimed = self.port.queue.core.writable.until(
             deadline,
+            &self.port.patience,
             || {
                 if let Some(error) = state.borrow_mut().1.take() {
                     return Look::Ready(Err(error.into()));

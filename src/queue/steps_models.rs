@@ -9,7 +9,7 @@ use crate::memory::{Heap, Region};
 use crate::queue::{Parts, QueueOptions, declare, init};
 use crate::shm::catalog::Object;
 use crate::sync::{Ordering, Witness, die_at};
-use crate::wait::Look;
+use crate::wait::{Look, Patience};
 use loom::sync::atomic::AtomicU32;
 use loom::thread;
 use std::sync::Arc;
@@ -125,12 +125,14 @@ fn look(done: Done) -> Look<Done> {
 
 /// Sends, asleep while there is no room.
 fn send(core: &Core, me: Owner, value: u64) -> Done {
-    core.writable.until(None, || look(try_send(core, me, value)), |_| false).unwrap()
+    core.writable
+        .until(None, &Patience::new(), || look(try_send(core, me, value)), |_| false)
+        .unwrap()
 }
 
 /// Receives, asleep while there is nothing.
 fn receive(core: &Core, me: Owner) -> Done {
-    core.readable.until(None, || look(try_receive(core, me)), |_| false).unwrap()
+    core.readable.until(None, &Patience::new(), || look(try_receive(core, me)), |_| false).unwrap()
 }
 
 // ---------------------------------------------------------------------------

@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::memory::{LINE, Region};
 use crate::ring::Owner;
 use crate::sync::{AtomicU32, Ordering, STEP_BUDGET, point};
-use crate::wait::{Event, Look, Waiter};
+use crate::wait::{Event, Look, Patience, Waiter};
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
@@ -246,7 +246,7 @@ impl<'a> Lock<'a> {
                 true
             })
         };
-        self.freed.until(deadline, look, check).transpose()
+        self.freed.until(deadline, &Patience::new(), look, check).transpose()
     }
 
     /// Gives the lock back, and wakes those who wait for it. The caller holds

@@ -6,7 +6,7 @@
 use super::*;
 use crate::memory::Heap;
 use crate::sync::{AtomicU32, Witness, die_at};
-use crate::wait::{Event, Look, Waiter};
+use crate::wait::{Event, Look, Patience, Waiter};
 use loom::thread;
 use std::sync::Arc;
 
@@ -371,7 +371,9 @@ fn who_enters_in_another_role_hides_no_end() {
 /// Sleeps until all senders are gone.
 fn await_the_end(model: &Model) {
     let look = || if model.is_gone() { Look::Ready(()) } else { Look::NotYet };
-    assert!(Waiter::new(&model.event, false).until(None, look, |_| false).is_some());
+    assert!(
+        Waiter::new(&model.event, false).until(None, &Patience::new(), look, |_| false).is_some()
+    );
 }
 
 #[test]
