@@ -32,6 +32,7 @@
 use crate::sync::{self, AtomicU32, Futex, Ordering, heavy_barrier, light_barrier, point};
 use core::cell::Cell;
 use core::hint::black_box;
+use core::mem;
 #[cfg(not(loom))]
 use crossbeam_utils::CachePadded;
 use std::sync::OnceLock;
@@ -68,31 +69,59 @@ pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| sync::now() >= at)
 }
 
-/// How long an end spins before it sleeps: learnt from its waits.
+/// Whether a long spin before a sleep pays: learnt by each end from its waits.
 ///
-/// At first, and again after each wait that a long spin would have ended in time, as long
-/// as it takes to be woken: so who asks somebody who has to be woken for it does not fall
-/// asleep just before the answer. After each longer wait half as long, down to a few looks:
-/// who waits for what is rare wins nothing by spinning.
+/// A long one is somewhat longer than being woken takes, so that who asks somebody who has
+/// to be woken for it does not fall asleep just before the answer. When several in a row
+/// were in vain, what is waited for is rare: then most waits spin for a moment only, and one
+/// now and then for long, to see. One that was not in vain brings the long ones back.
 pub(crate) struct Patience {
-    spin: Cell<Duration>,
+    /// Long spins in vain since the last that was not.
+    in_vain: Cell<u32>,
+    /// Short ones until the next trial.
+    short: Cell<u32>,
 }
 
-/// The longest spin. Being woken took 24 to 34 µs where it was measured (docs/performance.md).
-const SPIN: Duration = Duration::from_micros(50);
+/// A long spin. Being woken took 24 to 34 µs where it was measured (docs/performance.md).
+const LONG: Duration = Duration::from_micros(50);
 
-/// The shortest.
-const LEAST: Duration = Duration::from_micros(2);
+/// A short one.
+const SHORT: Duration = Duration::from_micros(2);
+
+/// Long spins in vain that are enough. (More than one, or who waits by turns for long and
+/// for a moment would spin only when it is in vain.)
+const ENOUGH: u32 = 3;
+
+/// Short spins for each long one then.
+const RARELY: u32 = 16;
 
 impl Patience {
     pub(crate) fn new() -> Self {
-        Patience { spin: Cell::new(SPIN) }
+        Patience { in_vain: Cell::new(0), short: Cell::new(0) }
     }
 
-    /// After a wait with a sleep in it, whose time includes being woken.
-    fn learn(&self, waited: Duration) {
-        let paid = waited < 2 * SPIN;
-        self.spin.set(if paid { SPIN } else { (self.spin.get() / 2).max(LEAST) });
+    /// How long the next wait spins.
+    fn spin(&self) -> Duration {
+        match self.short.get().checked_sub(1) {
+            Some(left) => {
+                self.short.set(left);
+                SHORT
+            }
+            None => LONG,
+        }
+    }
+
+    /// Something came in a spin, or while a sleep was announced.
+    fn paid(&self) {
+        self.in_vain.set(0);
+        self.short.set(0);
+    }
+
+    /// Nothing came in a long spin.
+    fn in_vain(&self) {
+        let in_vain = (self.in_vain.get() + 1).min(ENOUGH);
+        self.in_vain.set(in_vain);
+        self.short.set(if in_vain == ENOUGH { RARELY } else { 0 });
     }
 }
 
@@ -100,7 +129,7 @@ impl Patience {
 const LOOKS: u32 = 32;
 
 /// Most readings in a spin, in case that the clock stands still.
-const READINGS: u32 = 250;
+const READINGS: u32 = 1000;
 
 /// Looks in a [`glance`]: between one and two microseconds.
 const GLANCES: u32 = 64;
@@ -253,7 +282,7 @@ impl<'a> Waiter<'a> {
     }
 
     /// Looks until `look` finds something or the deadline passes (`None`):
-    /// first spinning, as long as it has the `patience`, then asleep in slices.
+    /// first spinning, for as long as the end has `patience`, then asleep in slices.
     ///
     /// `check` runs before the first sleep and then once a slice at most: the
     /// place to ask whether a peer has died. Its argument says whether a whole
@@ -277,12 +306,15 @@ impl<'a> Waiter<'a> {
                 _ => None,
             };
         }
-        let start = sync::now();
-        let end = start + patience.spin.get();
-        let end = deadline.map_or(end, |at| at.min(end));
-        for _ in 0..sync::spins(READINGS) {
+        let (start, spin) = (sync::now(), patience.spin());
+        let end = deadline.map_or(start + spin, |at| at.min(start + spin));
+        for reading in 0..sync::spins(READINGS) {
             for _ in 0..LOOKS {
                 if let Look::Ready(found) = look() {
+                    // What came at once would have come in a short one, too.
+                    if reading > 0 {
+                        patience.paid();
+                    }
                     return Some(found);
                 }
                 sync::spin_loop();
@@ -291,17 +323,22 @@ impl<'a> Waiter<'a> {
                 break;
             }
         }
+        // Not for want of time.
+        let mut in_vain = spin == LONG && deadline.is_none_or(|at| at > end);
         let mut checked: Option<Instant> = None;
         loop {
             let ticket = self.prepare();
             if let Look::Ready(found) = look() {
+                if checked.is_none() {
+                    patience.paid();
+                }
                 return Some(found);
+            }
+            if mem::take(&mut in_vain) {
+                patience.in_vain();
             }
             let mut now = sync::now();
             if deadline.is_some_and(|at| now >= at) {
-                if checked.is_some() {
-                    patience.learn(now.duration_since(start));
-                }
                 // A wait that was too short for a sleep asks about the dead all
                 // the same, so that short ones in a row do.
                 let changed = checked.is_none() && check(false);
@@ -324,7 +361,6 @@ impl<'a> Waiter<'a> {
             // Most often it is here: to announce the next sleep first would cost
             // the one just woken a barrier.
             if let Look::Ready(found) = look() {
-                patience.learn(sync::now().duration_since(start));
                 return Some(found);
             }
         }

@@ -7,7 +7,7 @@ use core::sync::atomic::AtomicBool;
 use std::thread;
 
 /// Far longer than anything here takes, and far longer than a slice.
-const LONG: Duration = Duration::from_secs(20);
+const AGES: Duration = Duration::from_secs(20);
 
 /// The barriers that this build may use.
 fn modes() -> Vec<bool> {
@@ -63,83 +63,114 @@ fn notify_makes_no_system_call_when_nobody_sleeps() {
 fn a_spin_ends_with_its_wait() {
     let event = Event::default();
     let waiter = Waiter::new(&event, false);
+    let patience = Patience::new();
     let mut looks = 0;
     let look = || {
         looks += 1;
         Look::<()>::NotYet
     };
-    assert_eq!(waiter.until(Some(sync::now()), &Patience::new(), look, |_| true), None);
+    // Over, but no poll.
+    let past = Some(dawn() + Duration::from_nanos(1));
+    assert_eq!(waiter.until(past, &patience, look, |_| true), None);
     // To the first reading of the clock; as a sleeper; after the check.
     assert_eq!(looks, sync::spins(LOOKS) + 2);
+    // It says nothing about spins.
+    assert_eq!(patience.in_vain.get(), 0);
 }
 
-#[test]
-fn who_waits_for_what_is_rare_has_little_patience() {
-    let patience = Patience::new();
-    let spins = |waits: &[Duration]| {
-        waits.iter().for_each(|&waited| patience.learn(waited));
-        patience.spin.get()
-    };
-    let (short, long) = (2 * SPIN - Duration::from_nanos(1), 2 * SPIN);
-    assert_eq!(spins(&[]), SPIN);
-    assert_eq!(spins(&[short]), SPIN);
-    assert_eq!(spins(&[long]), SPIN / 2);
-    assert_eq!(spins(&[long]), SPIN / 4);
-    assert_eq!(spins(&[LONG; 100]), LEAST);
-    assert_eq!(spins(&[short]), SPIN);
-}
-
-#[test]
-fn a_wait_learns_from_its_sleep_and_spins_accordingly() {
+/// What a wait finds at this look, and whether it announced a sleeper.
+fn found_at(wanted: u32, patience: &Patience) -> bool {
     let event = Event::default();
-    let waiter = Waiter::new(&event, false);
-    let patience = Patience::new();
-    // Interrupted for that long, a wait is over without a sleep, and teaches nothing.
-    while patience.spin.get() == SPIN {
-        let found = waiter.until(deadline(SLICE), &patience, || Look::<()>::NotYet, |_| false);
-        assert_eq!(found, None);
-    }
-    patience.spin.set(Duration::ZERO);
     let mut looks = 0;
     let look = || {
         looks += 1;
-        Look::<()>::NotYet
+        if looks == wanted { Look::Ready(()) } else { Look::NotYet }
     };
-    assert_eq!(waiter.until(deadline(SLICE), &patience, look, |_| false), None);
-    // Before and after each sleep, of which there is one, or two.
-    assert!(looks < 2 * LOOKS, "{looks}");
+    assert_eq!(Waiter::new(&event, false).until(None, patience, look, |_| false), Some(()));
+    event.futex.word.load(Ordering::Relaxed) != 0
 }
 
 #[test]
-fn a_wait_that_was_woken_learns_too() {
+fn who_has_patience_sees_what_comes_late_without_a_sleep() {
+    if sync::spins(1) == 0 {
+        return;
+    }
+    // Unless it was interrupted for so long.
+    let awake = || !found_at(3 * LOOKS, &Patience::new());
+    assert!((0..10_000).any(|_| awake()));
+}
+
+#[test]
+fn spins_in_vain_become_rare_until_one_is_not() {
+    let patience = Patience::new();
+    let spins = |n: u32| (0..n).map(|_| patience.spin()).collect::<Vec<_>>();
+    for _ in 1..ENOUGH {
+        assert_eq!(spins(2), [LONG; 2]);
+        patience.in_vain();
+    }
+    assert_eq!(spins(2), [LONG; 2]);
+    for _ in 0..3 {
+        patience.in_vain();
+        assert_eq!(spins(RARELY), [SHORT; RARELY as usize]);
+        assert_eq!(spins(2), [LONG; 2]);
+    }
+    patience.in_vain();
+    patience.paid();
+    // By turns in vain and not.
+    for _ in 0..100 {
+        assert_eq!(spins(1), [LONG]);
+        patience.in_vain();
+        assert_eq!(spins(1), [LONG]);
+        patience.paid();
+    }
+}
+
+#[test]
+fn a_sleep_after_a_long_spin_is_what_was_in_vain() {
     let event = Event::default();
     let waiter = Waiter::new(&event, false);
     let patience = Patience::new();
-    patience.spin.set(SPIN / 4);
-    // What was announced last is seen without a sleep, maybe, and teaches nothing.
-    for round in 1.. {
-        let news = AtomicU32::new(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                await_sleeper(&event);
-                news.store(round, Ordering::Release);
-                waiter.notify();
-            });
-            let found = waiter.until(None, &patience, look_for(&news, round), |_| false);
-            assert_eq!(found, Some(round));
-        });
-        // Longer or shorter, which depends on the machine.
-        if patience.spin.get() != SPIN / 4 {
-            break;
-        }
+    let wait = || {
+        let nothing = || Look::<()>::NotYet;
+        assert_eq!(waiter.until(deadline(SLICE), &patience, nothing, |_| false), None);
+    };
+    // Interrupted for a slice, it has no time for a sleep, and learns nothing.
+    let learnt = (1..=ENOUGH).all(|times| {
+        (0..100).any(|_| {
+            wait();
+            patience.in_vain.get() == times
+        })
+    });
+    assert!(learnt);
+    assert_eq!(patience.short.get(), RARELY);
+    // A short one is none.
+    wait();
+    assert_eq!((patience.in_vain.get(), patience.short.get()), (ENOUGH, RARELY - 1));
+}
+
+#[test]
+fn what_came_in_a_spin_or_just_after_brings_patience_back() {
+    let tired = || {
+        let patience = Patience::new();
+        (0..ENOUGH).for_each(|_| patience.in_vain());
+        patience
+    };
+    if sync::spins(1) > 0 {
+        // At once, as it would have to a short one.
+        let patience = tired();
+        assert!(!found_at(LOOKS, &patience));
+        assert_eq!(patience.in_vain.get(), ENOUGH);
     }
+    // Later in the spin, or, as here for sure, while a sleeper was announced.
+    let patience = tired();
+    found_at(sync::spins(LOOKS) + 1, &patience);
+    assert_eq!((patience.in_vain.get(), patience.short.get()), (0, 0));
 }
 
 #[test]
 fn a_spin_ends_before_a_slice_whatever_the_clock_says() {
-    const { assert!(SPIN.as_micros() < SLICE.as_micros() / 10) };
     // At 60 ns each.
-    const { assert!((READINGS * LOOKS) as u128 * 60 < SLICE.as_nanos()) };
+    const { assert!((READINGS * LOOKS) as u128 * 60 < SLICE.as_nanos() / 2) };
 }
 
 #[test]
@@ -170,13 +201,13 @@ fn a_wake_ends_a_sleep_of_any_length() {
             let sleeper = scope.spawn(|| {
                 let start = Instant::now();
                 let ticket = waiter.prepare();
-                waiter.sleep(ticket, LONG);
+                waiter.sleep(ticket, AGES);
                 start.elapsed()
             });
             await_sleeper(&event);
             thread::sleep(Duration::from_millis(2));
             waiter.notify();
-            assert!(sleeper.join().unwrap() < LONG / 2);
+            assert!(sleeper.join().unwrap() < AGES / 2);
         });
     }
 }
@@ -189,14 +220,14 @@ fn a_wake_between_the_look_and_the_sleep_is_not_lost() {
     for _ in 0..100 {
         let ticket = waiter.prepare();
         waiter.notify();
-        waiter.sleep(ticket, LONG);
+        waiter.sleep(ticket, AGES);
         // Nor if another sleeper has announced itself since.
         let ticket = waiter.prepare();
         waiter.notify();
         waiter.prepare();
-        waiter.sleep(ticket, LONG);
+        waiter.sleep(ticket, AGES);
     }
-    assert!(start.elapsed() < LONG / 2);
+    assert!(start.elapsed() < AGES / 2);
 }
 
 #[test]
@@ -209,7 +240,7 @@ fn a_wake_reaches_every_sleeper() {
             scope.spawn(|| {
                 let ticket = waiter.prepare();
                 asleep.fetch_add(1, Ordering::Relaxed);
-                waiter.sleep(ticket, LONG);
+                waiter.sleep(ticket, AGES);
             })
         });
         let start = Instant::now();
@@ -220,7 +251,7 @@ fn a_wake_reaches_every_sleeper() {
         for sleeper in sleepers {
             sleeper.join().unwrap();
         }
-        assert!(start.elapsed() < LONG / 2);
+        assert!(start.elapsed() < AGES / 2);
     });
 }
 
@@ -322,7 +353,7 @@ fn a_waker_killed_before_the_wake_costs_a_slice() {
     let waiter = Waiter::new(&event, false);
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
-            waiter.until(deadline(LONG), &Patience::new(), look_for(&news, 1), |_| false)
+            waiter.until(deadline(AGES), &Patience::new(), look_for(&news, 1), |_| false)
         });
         await_sleeper(&event);
         // Published, counted, flag cleared; then nothing more.
@@ -346,7 +377,7 @@ fn a_scribbled_word_only_costs_time() {
         );
         let ticket = waiter.prepare();
         waiter.notify();
-        waiter.sleep(ticket, LONG);
+        waiter.sleep(ticket, AGES);
         assert_eq!(event.futex.word.load(Ordering::Relaxed) & SLEEPING, 0);
     }
 }
@@ -371,7 +402,7 @@ fn news_travel_both_ways() {
                 there.store(round, Ordering::Release);
                 ping.notify();
                 let found =
-                    pong.until(deadline(LONG), &Patience::new(), look_for(&back, round), |_| false);
+                    pong.until(deadline(AGES), &Patience::new(), look_for(&back, round), |_| false);
                 assert_eq!(found, Some(round));
             }
         });
@@ -405,7 +436,7 @@ fn signals_do_not_end_a_wait() {
             );
             let took = start.elapsed();
             assert!(took >= timeout && took < timeout + Duration::from_secs(2), "{took:?}");
-            waiter.until(deadline(LONG), &Patience::new(), look_for(&news, 1), |_| false)
+            waiter.until(deadline(AGES), &Patience::new(), look_for(&news, 1), |_| false)
         });
         let thread = thread.recv().unwrap();
         let end = Instant::now() + 2 * timeout;
@@ -470,7 +501,7 @@ fn a_wake_arrives_across_two_mappings() {
             let sleeper = scope.spawn(move || {
                 let start = Instant::now();
                 let ticket = here.prepare();
-                here.sleep(ticket, LONG);
+                here.sleep(ticket, AGES);
                 start.elapsed()
             });
             await_sleeper(there.event);
@@ -478,7 +509,7 @@ fn a_wake_arrives_across_two_mappings() {
             let before = wakes();
             there.notify();
             assert_eq!(wakes() - before, 1);
-            assert!(sleeper.join().unwrap() < LONG / 2);
+            assert!(sleeper.join().unwrap() < AGES / 2);
         });
     }
 }
@@ -499,7 +530,7 @@ fn a_sleeper_that_is_killed_stops_nobody() {
         }
         thread::scope(|scope| {
             let sleeper = scope.spawn(|| {
-                waiter.until(deadline(LONG), &Patience::new(), look_for(&news, round), |_| false)
+                waiter.until(deadline(AGES), &Patience::new(), look_for(&news, round), |_| false)
             });
             await_sleeper(memory.event(1));
             for _ in 0..5 {
