@@ -82,7 +82,7 @@ pub(crate) struct Patience {
     short: Cell<u32>,
 }
 
-/// A long spin. Being woken took 24 to 34 µs where it was measured (docs/performance.md).
+/// A long spin. Being woken took 24 to 39 µs where it was measured (docs/performance.md).
 const LONG: Duration = Duration::from_micros(50);
 
 /// A short one.
