@@ -169,7 +169,7 @@ pub trait Channel<const W: usize>: Sized + Sync {
 }
 
 /// What can be measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Round trips, both sides polling

@@ -1,9 +1,10 @@
 //! The chart: a panel for latency and two for throughput, a bar for each system
-//! on a logarithmic scale, with its figure.
+//! on a logarithmic scale, with its figure: the median of the turns.
 
+use super::cell::{Cell, Outcome};
 use super::channel::{Kind, Place};
-use super::report::{gigabytes_per_second, millions};
-use super::{Cell, Entry, Findings, Outcome};
+use super::report::{gigabytes, millions};
+use super::{Entry, Findings};
 use crate::Result;
 use plotters::prelude::*;
 use std::path::Path;
@@ -28,15 +29,15 @@ fn panel(
     entries: &[Entry],
     title: &'static str,
     (kind, bytes): (Kind, usize),
-    value: impl Fn(&Outcome) -> Option<(f64, String)>,
+    value: impl Fn(&Cell) -> Option<(f64, String)>,
 ) -> Panel {
     let wanted = |cell: &&Cell| {
         let task = cell.task;
-        !cell.dropped && task.kind == kind && task.bytes == bytes
+        !cell.is_dropped() && task.kind == kind && task.bytes == bytes
     };
     let bar = |cell: &Cell| {
         let about = &entries.iter().find(|entry| entry.about.name == cell.system)?.about;
-        let (value, text) = value(&cell.outcome)?;
+        let (value, text) = value(cell)?;
         let color = match about.place {
             _ if about.name.starts_with("slipring") => OURS,
             Place::Threads => IN_PROCESS,
@@ -49,22 +50,17 @@ fn panel(
 
 /// Draws the chart.
 pub fn draw(findings: &Findings, entries: &[Entry], path: &Path) -> Result<()> {
-    let trips = |outcome: &Outcome| match outcome {
-        Outcome::Trips(trips) => Some((trips.p50 as f64, format!("{} ns", trips.p50))),
-        _ => None,
+    let trips = |cell: &Cell| {
+        let p50 = cell.spread(|outcome| outcome.trips(|trips| trips.p50))?.median;
+        Some((p50, format!("{p50:.0} ns")))
     };
-    let rate = |outcome: &Outcome| match outcome {
-        Outcome::Stream(all) => {
-            Some((all.messages as f64 / all.seconds, format!("{} /s", millions(all))))
-        }
-        _ => None,
+    let rate = |cell: &Cell| {
+        let rate = cell.spread(Outcome::rate)?.median;
+        Some((rate, format!("{} /s", millions(rate))))
     };
-    let bandwidth = |outcome: &Outcome| match outcome {
-        Outcome::Stream(all) => {
-            let value = gigabytes_per_second(all, 1 << 16);
-            Some((value, format!("{value:.1} GB/s")))
-        }
-        _ => None,
+    let bandwidth = |cell: &Cell| {
+        let value = gigabytes(cell.spread(Outcome::rate)?.median, 1 << 16);
+        Some((value, format!("{value:.1} GB/s")))
     };
     let title = "Round trip of 8 B, both sides polling, median (less is better)";
     let mut panels = vec![panel(findings, entries, title, (Kind::Trip, 8), trips)];

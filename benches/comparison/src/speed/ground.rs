@@ -1,11 +1,12 @@
 //! What the machine is like at a moment: three floors, looked at between any two
-//! cells. A host may move the processors, or give others a part of them; each floor
+//! samples. A host may move the processors, or give others a part of them; each floor
 //! shows some of that, and none shows all.
 
+use super::cell::Cell;
 use super::channel::System;
 use super::measure::{self, Run};
 use super::systems::sketch;
-use super::{Cell, Options, floors};
+use super::{Options, floors};
 use crate::Result;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -20,8 +21,10 @@ const BREATH: Duration = Duration::from_millis(200);
 /// The floors of a moment, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Ground {
-    /// A cache line there and back.
+    /// A cache line there and back: the median, and the 99th percentile, which says nothing
+    /// about whether anything moved.
     pub line: f64,
+    pub line_p99: f64,
     /// A thousand steps of arithmetic, both processors at it.
     pub arithmetic: f64,
     /// 64 KiB copied in by one core and out by the other.
@@ -32,8 +35,10 @@ impl Ground {
     fn look(run: Run) -> Result<Ground> {
         type Copy = <sketch::Copy as System>::Channel<8192>;
         let copied = measure::stream::<Copy, 8192>(&sketch::Copy::ABOUT, run, (1, 1), false)?;
+        let line = floors::line(run, false)?;
         Ok(Ground {
-            line: floors::line(run, false)?.p50 as f64,
+            line: line.p50 as f64,
+            line_p99: line.p99 as f64,
             arithmetic: floors::arithmetic(run)?,
             copy: copied.seconds * 1e9 / copied.messages as f64,
         })
@@ -52,6 +57,7 @@ impl Ground {
     fn of(floor: impl Fn(fn(&Ground) -> f64) -> f64) -> Ground {
         Ground {
             line: floor(|ground| ground.line),
+            line_p99: floor(|ground| ground.line_p99),
             arithmetic: floor(|ground| ground.arithmetic),
             copy: floor(|ground| ground.copy),
         }
@@ -68,9 +74,9 @@ pub struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Looks for the first time. Cells take so long, looks a tenth of it.
-    pub fn new(options: &Options, cell: Duration) -> Result<Watch<'_>> {
-        let length = (cell / 30).clamp(Duration::from_millis(4), Duration::from_millis(40));
+    /// Looks for the first time. Samples take so long, looks a tenth of it.
+    pub fn new(options: &Options, sample: Duration) -> Result<Watch<'_>> {
+        let length = (sample / 30).clamp(Duration::from_millis(4), Duration::from_millis(40));
         let run = Run { name: "ground", length, cpus: &options.pin };
         let mut watch =
             Watch { run, most: options.floor, now: Ground::default(), seen: Vec::new() };
@@ -124,12 +130,13 @@ fn quantile(all: &[Ground], part: f64) -> Ground {
     })
 }
 
-/// Marks the cells beside floors that are not the run's; those.
+/// Marks the samples beside floors that are not the run's; those.
 pub fn judge(cells: &mut [Cell]) -> Ground {
-    let all: Vec<Ground> = cells.iter().flat_map(|cell| cell.floor).collect();
+    let samples = cells.iter().flat_map(|cell| &cell.samples);
+    let all: Vec<Ground> = samples.flat_map(|sample| sample.floor).collect();
     let median = quantile(&all, 0.5);
-    for cell in cells {
-        cell.dropped = cell.floor.into_iter().any(|floor| floor.moved(median));
+    for sample in cells.iter_mut().flat_map(|cell| &mut cell.samples) {
+        sample.dropped = sample.floor.into_iter().any(|floor| floor.moved(median));
     }
     median
 }

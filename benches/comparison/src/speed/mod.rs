@@ -1,6 +1,8 @@
-//! `speed`: every system through every measurement that it can do, cell by
-//! cell, with a floor measured between any two cells.
+//! `speed`: every system through every measurement that it can do, several times each:
+//! turn by turn, so that those that are compared are measured next to each other, with
+//! floors looked at between any two.
 
+mod cell;
 mod channel;
 mod chart;
 mod floors;
@@ -9,21 +11,26 @@ mod measure;
 mod report;
 mod roles;
 mod systems;
+mod targets;
 
 use crate::{Result, versions};
+use cell::{Cell, Outcome, Sample, Task};
 use channel::{About, Delivery, Kind, Origin, System};
 use ground::{Ground, Watch};
 use measure::{Run, Wait};
-use roles::{Received, Trips};
+use roles::Trips;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Measured seconds per cell
-    #[arg(long, default_value_t = 1.0)]
+    /// Measured seconds of a sample
+    #[arg(long, default_value_t = 0.2)]
     seconds: f64,
+    /// Samples of a cell, by turns with those of the other systems
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    turns: u32,
     /// Only systems whose name contains this (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -33,7 +40,7 @@ pub struct Options {
     /// The processors to use: two, or one for each side of the largest cell
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     pin: Vec<usize>,
-    /// Measures a cell again if the floor moved meanwhile, this often at most
+    /// Takes a sample again if the floor moved meanwhile, this often at most
     #[arg(long, default_value_t = 1)]
     retries: usize,
     /// Measures while a cache line takes at most this long there and back and the other
@@ -49,41 +56,11 @@ pub struct Options {
     svg: Option<PathBuf>,
 }
 
-/// What is measured in one go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Task {
-    kind: Kind,
-    bytes: usize,
-    producers: usize,
-    consumers: usize,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Outcome {
-    Trips(Trips),
-    Stream(Received),
-    Failed(String),
-}
-
-/// One cell of the tables.
-#[derive(Clone, Serialize)]
-struct Cell {
-    system: &'static str,
-    task: Task,
-    outcome: Outcome,
-    /// The floors just before and after.
-    floor: [Ground; 2],
-    /// They were not what they were for most of the run.
-    dropped: bool,
-}
-
 /// A floor by its name.
 #[derive(Serialize)]
 struct Floor {
     name: &'static str,
-    outcome: Outcome,
+    trips: Trips,
 }
 
 /// Everything.
@@ -91,9 +68,10 @@ struct Floor {
 struct Findings {
     machine: Vec<(&'static str, String)>,
     seconds: f64,
+    turns: u32,
     pin: Vec<usize>,
     clock_ns: f64,
-    /// The medians of all floors between the cells.
+    /// The medians of all floors between the samples.
     floor: Ground,
     floors: Vec<Floor>,
     cells: Vec<Cell>,
@@ -208,66 +186,96 @@ pub fn run(options: &Options) -> Result<()> {
         return Err("--pin wants two processors at least".into());
     }
     let length = Duration::try_from_secs_f64(options.seconds)?;
-    let chosen = |name: &str| {
-        let name = name.to_lowercase();
-        options.only.is_empty()
-            || options.only.iter().any(|part| name.contains(&part.to_lowercase()))
-    };
     let floors = measure_floors(options, length)?;
-    let mut cells: Vec<Cell> = Vec::new();
-    let mut ground = Watch::new(options, length)?;
-    for entry in entries().iter().filter(|entry| chosen(entry.about.name)) {
-        for task in tasks(&entry.about) {
-            if !options.kind.is_empty() && !options.kind.contains(&task.kind) {
-                continue;
-            }
-            for attempt in 0..=options.retries {
-                let number = cells.len();
-                let name = format!("slipring-compare-{}-{number}-{attempt}", std::process::id());
-                let run = Run { name: &name, length, cpus: &options.pin };
-                let before = ground.settled()?;
-                let outcome = (entry.run)(&entry.about, run, task)
-                    .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
-                let after = ground.look()?;
-                let cell = Cell {
-                    system: entry.about.name,
-                    task,
-                    outcome,
-                    floor: [before, after],
-                    dropped: false,
-                };
-                say(&report::line(&cell));
-                let moved = after.moved(before) || !ground.is_settled();
-                if !moved || attempt == options.retries {
-                    cells.push(cell);
-                    break;
-                }
-                say("  the floor moved: again");
-            }
-        }
-    }
+    let entries = entries();
+    let mut cells = cells(options, &entries);
+    measure_cells(options, length, &mut cells)?;
+    let mut cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
     let floor = ground::judge(&mut cells);
     let findings = Findings {
         machine: versions::of_machine(),
         seconds: options.seconds,
+        turns: options.turns,
         pin: options.pin.clone(),
         clock_ns: floors::clock(),
         floor,
         floors,
         cells,
     };
-    print!("{}", report::tables(&findings, &entries()));
+    print!("{}", report::tables(&findings, &entries));
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_string_pretty(&findings)?)?;
     }
     if let Some(path) = &options.svg {
-        chart::draw(&findings, &entries(), path)?;
+        chart::draw(&findings, &entries, path)?;
     }
-    let failed = findings.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Failed(_)));
-    match failed.count() {
+    match findings.cells.iter().filter(|cell| cell.failed().is_some()).count() {
         0 => Ok(()),
         failed => Err(format!("{failed} cells failed").into()),
     }
+}
+
+/// The cells that were asked for, those of one task side by side.
+fn cells<'a>(options: &Options, entries: &'a [Entry]) -> Vec<(&'a Entry, Cell)> {
+    let chosen = |entry: &&Entry| {
+        let name = entry.about.name.to_lowercase();
+        options.only.is_empty()
+            || options.only.iter().any(|part| name.contains(&part.to_lowercase()))
+    };
+    let all = entries.iter().filter(chosen).flat_map(|entry| {
+        tasks(&entry.about).into_iter().map(move |task| (entry, Cell::new(entry.about.name, task)))
+    });
+    let wanted = |kind| options.kind.is_empty() || options.kind.contains(&kind);
+    let mut all: Vec<(&Entry, Cell)> = all.filter(|(_, cell)| wanted(cell.task.kind)).collect();
+    all.sort_by_key(|(_, cell)| cell.task);
+    all
+}
+
+/// Takes all samples, task by task and turn by turn.
+fn measure_cells(options: &Options, length: Duration, cells: &mut [(&Entry, Cell)]) -> Result<()> {
+    let mut ground = Watch::new(options, length)?;
+    let all = cells.len() * options.turns as usize;
+    let mut number = 0;
+    for row in cells.chunk_by_mut(|(_, one), (_, other)| one.task == other.task) {
+        for _ in 0..options.turns {
+            for (entry, cell) in &mut *row {
+                number += 1;
+                // It may have hung, for long.
+                if cell.failed().is_some() {
+                    continue;
+                }
+                let sample = take_sample(options, length, &mut ground, entry, cell.task, number)?;
+                say(&format!("{number}/{all} {}", report::line(cell, &sample)));
+                cell.samples.push(sample);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes one sample, again if the floor moved meanwhile.
+fn take_sample(
+    options: &Options,
+    length: Duration,
+    ground: &mut Watch,
+    entry: &Entry,
+    task: Task,
+    number: usize,
+) -> Result<Sample> {
+    for attempt in 0.. {
+        let name = format!("slipring-compare-{}-{number}-{attempt}", std::process::id());
+        let run = Run { name: &name, length, cpus: &options.pin };
+        let before = ground.settled()?;
+        let outcome = (entry.run)(&entry.about, run, task)
+            .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+        let after = ground.look()?;
+        let moved = after.moved(before) || !ground.is_settled();
+        if !moved || attempt == options.retries {
+            return Ok(Sample { outcome, floor: [before, after], dropped: false });
+        }
+        say("  the floor moved: again");
+    }
+    unreachable!("the last attempt returns")
 }
 
 /// The floors that are tables of their own.
@@ -277,7 +285,7 @@ fn measure_floors(options: &Options, length: Duration) -> Result<Vec<Floor>> {
     let mut add = |name, trips: Result<Trips>| -> Result<()> {
         let trips = trips?;
         say(&format!("{name}: {} ns", trips.p50));
-        all.push(Floor { name, outcome: Outcome::Trips(trips) });
+        all.push(Floor { name, trips });
         Ok(())
     };
     add("cache line there and back", floors::line(run, false))?;

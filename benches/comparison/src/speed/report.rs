@@ -1,60 +1,72 @@
 //! What was measured, as tables in Markdown.
 
+use super::cell::{Cell, Outcome, Sample, Spread, Task};
 use super::channel::{Kind, Place};
 use super::roles::{Received, Trips};
-use super::{Cell, Delivery, Entry, Findings, Outcome, Task, version};
+use super::targets::{self, Wanted};
+use super::{Delivery, Entry, Findings, version};
 use std::fmt::Write;
 
-/// A cell on a line, while it runs.
-pub fn line(cell: &Cell) -> String {
+/// A sample on a line, as soon as it was taken.
+pub fn line(cell: &Cell, sample: &Sample) -> String {
     let Task { kind, bytes, producers, consumers } = cell.task;
     let sides =
         if producers + consumers > 2 { format!(" {producers}x{consumers}") } else { "".into() };
-    let what = match &cell.outcome {
+    let what = match &sample.outcome {
         Outcome::Trips(trips) => format!("{} ns, p99 {} ns", trips.p50, trips.p99),
-        Outcome::Stream(all) => {
-            format!("{} messages/s, {} GB/s", millions(all), gigabytes(all, bytes))
-        }
         Outcome::Failed(error) => format!("failed: {error}"),
+        stream => {
+            let rate = stream.rate().unwrap_or_default();
+            format!("{} messages/s, {:.2} GB/s", millions(rate), gigabytes(rate, bytes))
+        }
     };
-    let [before, after] = cell.floor.map(|floor| {
+    let [before, after] = sample.floor.map(|floor| {
         format!("{:.0}, {:.0}, {:.1}", floor.line, floor.arithmetic, floor.copy / 1e3)
     });
     format!("{} {kind:?}{sides} {bytes} B: {what} (floors {before}; {after})", cell.system)
 }
 
-fn rate(all: &Received) -> f64 {
-    all.messages as f64 / all.seconds
+/// A number with three digits, or all before the point.
+fn digits(value: f64) -> String {
+    let digits = match value.abs() {
+        0.0..1.0 => 3,
+        1.0..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
 }
 
 /// Messages per second.
-pub fn millions(all: &Received) -> String {
-    let millions = rate(all) / 1e6;
-    let digits = if millions < 1.0 {
-        3
-    } else if millions < 10.0 {
-        2
-    } else {
-        1
-    };
-    format!("{millions:.digits$} M")
+pub fn millions(rate: f64) -> String {
+    format!("{} M", digits(rate / 1e6))
 }
 
-pub fn gigabytes_per_second(all: &Received, bytes: usize) -> f64 {
-    rate(all) * bytes as f64 / 1e9
-}
-
-fn gigabytes(all: &Received, bytes: usize) -> String {
-    format!("{:.2}", gigabytes_per_second(all, bytes))
+pub fn gigabytes(rate: f64, bytes: usize) -> f64 {
+    rate * bytes as f64 / 1e9
 }
 
 /// Nanoseconds, as microseconds when they are many.
-fn time(ns: u64) -> String {
+fn time(ns: f64) -> String {
     match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
-        _ => format!("{:.1} ms", ns as f64 / 1e6),
+        0.0..1e4 => format!("{ns:.0} ns"),
+        1e4..1e6 => format!("{:.1} µs", ns / 1e3),
+        _ => format!("{:.1} ms", ns / 1e6),
     }
+}
+
+/// The median, and from where to where the others reach, if there are any.
+fn spread(all: Spread, text: impl Fn(f64) -> String) -> String {
+    let Spread { median, least, most, count } = all;
+    let middle = text(median);
+    if count == 1 {
+        return middle;
+    }
+    // The unit once.
+    let number = |value| text(value).split(' ').next().unwrap_or_default().to_owned();
+    let same_unit = text(least).split(' ').nth(1) == text(most).split(' ').nth(1);
+    let least = if same_unit { number(least) } else { text(least) };
+    format!("{middle} ({least} to {})", if same_unit { number(most) } else { text(most) })
 }
 
 /// One row of a table: the cells of one system.
@@ -78,26 +90,22 @@ fn name(entry: &Entry) -> String {
     format!("{}{place}", about.name)
 }
 
-/// The cell for these columns, in brackets if it was dropped.
+/// The cell for these columns, marked if it was dropped.
 fn show(
     cells: &[&Cell],
     wanted: impl Fn(&Task) -> bool,
     columns: usize,
-    text: impl Fn(&Outcome) -> Option<Vec<String>>,
+    text: impl Fn(&Cell) -> Option<Vec<String>>,
 ) -> String {
     let Some(cell) = cells.iter().find(|cell| wanted(&cell.task)) else {
         return " |".repeat(columns);
     };
-    let texts = text(&cell.outcome).unwrap_or_else(|| {
-        let mut all = vec![String::new(); columns];
-        all[0] = "failed".into();
-        all
-    });
-    texts.into_iter().fold(String::new(), |row, text| match (text.as_str(), cell.dropped) {
-        ("", _) => row + " |",
-        (text, true) => row + " (" + text + ") |",
-        (text, false) => row + " " + text + " |",
-    })
+    if cell.failed().is_some() {
+        return " failed |".to_owned() + &" |".repeat(columns - 1);
+    }
+    let mark = if cell.is_dropped() { " !" } else { "" };
+    let texts = text(cell).unwrap_or_default();
+    texts.into_iter().map(|text| format!(" {text}{mark} |")).collect()
 }
 
 fn header(out: &mut String, columns: &[String]) {
@@ -105,14 +113,20 @@ fn header(out: &mut String, columns: &[String]) {
     let _ = writeln!(out, "|---{}|", "|---:".repeat(columns.len()));
 }
 
-fn trip_columns(trips: &Trips) -> Vec<String> {
-    [trips.p50, trips.p99, trips.p999, trips.max].map(time).to_vec()
-}
+/// A heading, and what is shown of round trips below it.
+type Column = (&'static str, fn(&Trips) -> u64);
+
+const QUANTILES: [Column; 4] = [
+    ("p50", |trips| trips.p50),
+    ("p99", |trips| trips.p99),
+    ("p99.9", |trips| trips.p999),
+    ("max", |trips| trips.max),
+];
 
 fn trip_table(out: &mut String, rows: &[Row], sizes: &[usize]) {
-    let columns = sizes.iter().flat_map(|bytes| {
-        ["p50", "p99", "p99.9", "max"].map(|quantile| format!("{bytes} B {quantile}"))
-    });
+    let columns = sizes
+        .iter()
+        .flat_map(|bytes| QUANTILES.map(|(quantile, _)| format!("{bytes} B {quantile}")));
     header(out, &columns.collect::<Vec<String>>());
     for (entry, cells) in rows {
         let mut row = format!("| {} |", name(entry));
@@ -120,10 +134,12 @@ fn trip_table(out: &mut String, rows: &[Row], sizes: &[usize]) {
             row += &show(
                 cells,
                 |task| task.bytes == bytes,
-                4,
-                |outcome| match outcome {
-                    Outcome::Trips(trips) => Some(trip_columns(trips)),
-                    _ => None,
+                QUANTILES.len(),
+                |cell| {
+                    let all = QUANTILES.iter().map(|(_, figure)| {
+                        cell.spread(|outcome| outcome.trips(figure)).map(|all| spread(all, time))
+                    });
+                    all.collect()
                 },
             );
         }
@@ -145,9 +161,10 @@ fn stream_table(out: &mut String, rows: &[Row], sizes: &[usize]) {
                 cells,
                 |task| task.bytes == bytes,
                 2,
-                |outcome| match outcome {
-                    Outcome::Stream(all) => Some(vec![millions(all), gigabytes(all, bytes)]),
-                    _ => None,
+                |cell| {
+                    let rate = cell.spread(Outcome::rate)?;
+                    let bandwidth = digits(gigabytes(rate.median, bytes));
+                    Some(vec![spread(rate, millions), bandwidth])
                 },
             );
         }
@@ -174,16 +191,46 @@ fn many_table(out: &mut String, rows: &[Row]) {
             let wanted = |task: &Task| {
                 (task.producers, task.consumers, task.bytes) == (producers, consumers, bytes)
             };
-            row += &show(cells, wanted, 1, |outcome| match outcome {
-                Outcome::Stream(all) if all.lost > 0 => {
-                    let lost = all.lost as f64 / (all.lost + all.all) as f64;
-                    Some(vec![format!("{}, {:.0} % lost", millions(all), 100.0 * lost)])
-                }
-                Outcome::Stream(all) => Some(vec![millions(all)]),
-                _ => None,
+            row += &show(cells, wanted, 1, |cell| {
+                let rate = spread(cell.spread(Outcome::rate)?, millions);
+                let lost = cell.spread(|outcome| match outcome {
+                    Outcome::Stream(Received { all, lost, .. }) => {
+                        Some(*lost as f64 / (lost + all) as f64)
+                    }
+                    _ => None,
+                });
+                let lost = lost.filter(|lost| lost.most > 0.0);
+                let lost = lost.map(|lost| format!(", {:.0} % lost", 100.0 * lost.median));
+                Some(vec![rate + &lost.unwrap_or_default()])
             });
         }
         let _ = writeln!(out, "{row}");
+    }
+}
+
+/// What slipring is to be, and whether it is.
+fn target_table(out: &mut String, cells: &[Cell]) {
+    let all = targets::targets(cells);
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\n### slipring's targets\n\nRatios of what was measured in the same turn: their median, \
+         and the least and the most.\n"
+    );
+    header(out, &["wanted", "measured", "turns"].map(String::from));
+    for target in all {
+        let wanted = match target.wanted {
+            Wanted::Least(least) => format!("at least {least}"),
+            Wanted::Most(most) => format!("at most {most}"),
+        };
+        let (measured, turns) = match target.ratio {
+            Some(all) if target.wanted.is_met(all.median) => (spread(all, digits), all.count),
+            Some(all) => (format!("{}: missed", spread(all, digits)), all.count),
+            None => ("dropped".into(), 0),
+        };
+        let _ = writeln!(out, "| {} | {wanted} | {measured} | {turns} |", target.what);
     }
 }
 
@@ -196,10 +243,13 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
     let pins = findings.pin.iter().map(usize::to_string).collect::<Vec<String>>().join(", ");
     let _ = writeln!(
         out,
-        "- pinned to processors {pins}; {} s a cell; one reading of the clock, which every round \
-         trip includes: {:.0} ns\n- the floors between cells: a cache line there and back {:.0} ns, \
-         1000 steps of arithmetic {:.0} ns, 64 KiB copied from core to core {:.1} µs; figures in \
-         brackets are dropped, because one of these was off by more than a fifth beside them\n",
+        "- pinned to processors {pins}; {} samples of {} s a cell, by turns: their median (the \
+         least to the most); one reading of the clock, which every round trip includes: {:.0} ns\n\
+         - the floors between samples: a cache line there and back {:.0} ns, 1000 steps of \
+         arithmetic {:.0} ns, 64 KiB copied from core to core {:.1} µs; samples beside which one of \
+         these was off by more than a fifth are left out, figures of nothing else are marked \
+         with \"!\"\n",
+        findings.turns,
         findings.seconds,
         findings.clock_ns,
         findings.floor.line,
@@ -207,11 +257,10 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
         findings.floor.copy / 1e3
     );
     let _ = writeln!(out, "### Floors\n");
-    header(&mut out, &["p50", "p99", "p99.9", "max"].map(String::from));
+    header(&mut out, &QUANTILES.map(|(quantile, _)| quantile.to_owned()));
     for floor in &findings.floors {
-        if let Outcome::Trips(trips) = &floor.outcome {
-            let _ = writeln!(out, "| {} | {} |", floor.name, trip_columns(trips).join(" | "));
-        }
+        let columns = QUANTILES.map(|(_, figure)| time(figure(&floor.trips) as f64));
+        let _ = writeln!(out, "| {} | {} |", floor.name, columns.join(" | "));
     }
     let kinds: [(Kind, &str); 7] = [
         (Kind::Trip, "Round trip, both sides polling"),
@@ -236,6 +285,7 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
             Kind::Many | Kind::ManyBatch => many_table(&mut out, &rows),
         }
     }
+    target_table(&mut out, &findings.cells);
     let _ = writeln!(out, "\n### How each is used\n");
     for entry in entries {
         let about = &entry.about;
@@ -245,7 +295,7 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
         }
     }
     for cell in &findings.cells {
-        if let Outcome::Failed(error) = &cell.outcome {
+        if let Some(error) = cell.failed() {
             let Task { kind, bytes, .. } = cell.task;
             let _ = writeln!(out, "- {} {kind:?} {bytes} B failed: {error}", cell.system);
         }

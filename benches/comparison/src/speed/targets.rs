@@ -1,0 +1,123 @@
+//! What slipring is to be, as ratios of figures that were measured next to each other.
+
+use super::cell::{Cell, Sample, Spread};
+use super::channel::Kind;
+use super::ground::Ground;
+use super::systems::{in_process, sketch, slipring};
+use super::{About, System};
+
+/// What a target compares with.
+enum With {
+    /// The other system at the same task.
+    System(About),
+    /// The cache line there and back beside it.
+    Floor,
+}
+
+/// What a target wants of the ratio.
+#[derive(Clone, Copy)]
+pub enum Wanted {
+    Least(f64),
+    Most(f64),
+}
+
+impl Wanted {
+    pub fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Wanted::Least(least) => ratio >= least,
+            Wanted::Most(most) => ratio <= most,
+        }
+    }
+}
+
+/// A target, as far as it was measured.
+pub struct Target {
+    pub what: String,
+    pub wanted: Wanted,
+    /// Of the turns in which neither side was dropped.
+    pub ratio: Option<Spread>,
+}
+
+/// All targets of which something was measured.
+pub fn targets(cells: &[Cell]) -> Vec<Target> {
+    let pipe = || slipring::TypedPipe::ABOUT;
+    let queue = || slipring::TheQueue::ABOUT;
+    let rtrb = || With::System(in_process::Rtrb::ABOUT);
+    let one = (1, 1);
+    let mut all = vec![
+        target(cells, pipe(), (Kind::Trip, 8, one), "p50", With::Floor, Wanted::Most(1.15)),
+        target(cells, pipe(), (Kind::Trip, 8, one), "p99", With::Floor, Wanted::Most(1.5)),
+        target(cells, pipe(), (Kind::Trip, 48, one), "p50", With::Floor, Wanted::Most(1.15)),
+        target(cells, pipe(), (Kind::Trip, 48, one), "p99", With::Floor, Wanted::Most(1.5)),
+        target(cells, queue(), (Kind::Trip, 8, one), "p50", With::Floor, Wanted::Most(1.4)),
+        target(cells, pipe(), (Kind::Batch, 8, one), "", rtrb(), Wanted::Least(1.0)),
+        target(
+            cells,
+            pipe(),
+            (Kind::Stream, 8, one),
+            "",
+            With::System(in_process::Disruptor::ABOUT),
+            Wanted::Least(1.0),
+        ),
+        target(cells, pipe(), (Kind::Stream, 64, one), "", rtrb(), Wanted::Least(4.0)),
+    ];
+    for bytes in [1 << 10, 1 << 16] {
+        let copy = With::System(sketch::Copy::ABOUT);
+        all.push(target(cells, pipe(), (Kind::Stream, bytes, one), "", copy, Wanted::Least(0.95)));
+    }
+    for bytes in [8, 64] {
+        for sides in [(2, 2), (2, 1), (1, 2)] {
+            let task = (Kind::Many, bytes, sides);
+            let crossbeam = With::System(in_process::Crossbeam::ABOUT);
+            let vyukov = With::System(sketch::ManyToMany::ABOUT);
+            all.push(target(cells, queue(), task, "", crossbeam, Wanted::Least(2.5)));
+            all.push(target(cells, queue(), task, "", vyukov, Wanted::Least(0.9)));
+        }
+    }
+    all.into_iter().flatten().collect()
+}
+
+/// One target, if both sides were measured. `quantile` of round trips.
+fn target(
+    cells: &[Cell],
+    ours: About,
+    (kind, bytes, sides): (Kind, usize, (usize, usize)),
+    quantile: &str,
+    with: With,
+    wanted: Wanted,
+) -> Option<Target> {
+    let find = |about: &About| {
+        cells.iter().find(|cell| {
+            let task = cell.task;
+            cell.system == about.name
+                && (task.kind, task.bytes, (task.producers, task.consumers)) == (kind, bytes, sides)
+        })
+    };
+    let figure = |sample: &Sample| match quantile {
+        "p50" => sample.outcome.trips(|trips| trips.p50),
+        "p99" => sample.outcome.trips(|trips| trips.p99),
+        _ => sample.outcome.rate(),
+    };
+    let floor = |ground: &Ground| if quantile == "p99" { ground.line_p99 } else { ground.line };
+    let our_cell = find(&ours)?;
+    let (name, ratios) = match with {
+        With::Floor => {
+            let ratio = |sample: &Sample| {
+                let [before, after] = [floor(&sample.floor[0]), floor(&sample.floor[1])];
+                Some(figure(sample)? / f64::midpoint(before, after))
+            };
+            let kept = our_cell.samples.iter().filter(|sample| !sample.dropped);
+            ("floor", kept.filter_map(ratio).collect())
+        }
+        With::System(other) => {
+            let both = our_cell.samples.iter().zip(&find(&other)?.samples);
+            let kept = both.filter(|(ours, theirs)| !ours.dropped && !theirs.dropped);
+            let ratios = kept.filter_map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
+            (other.name, ratios.collect())
+        }
+    };
+    let sides = if sides == (1, 1) { "".into() } else { format!(" {}x{}", sides.0, sides.1) };
+    let quantile = if quantile.is_empty() { "".into() } else { format!(", {quantile}") };
+    let what = format!("{} / {name}: {kind:?}{sides}, {bytes} B{quantile}", ours.name);
+    Some(Target { what, wanted, ratio: Spread::of(ratios) })
+}
