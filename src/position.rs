@@ -28,6 +28,9 @@ pub(crate) struct Laps {
     capacity: u32,
     index_bits: u32,
     lap_bits: u32,
+    /// Masks of so many bits, kept because shifts by what is not a constant are slow.
+    index_mask: u64,
+    lap_mask: u64,
 }
 
 /// A packed position.
@@ -44,7 +47,13 @@ impl Laps {
         let index_bits = u64::BITS - (capacity as u64 - 1).leading_zeros();
         let left = u64::BITS - index_bits;
         let lap_bits = if left < MAX_LAP_BITS { left } else { MAX_LAP_BITS };
-        Some(Laps { capacity: capacity as u32, index_bits, lap_bits })
+        Some(Laps {
+            capacity: capacity as u32,
+            index_bits,
+            lap_bits,
+            index_mask: (1 << index_bits) - 1,
+            lap_mask: u64::MAX >> (u64::BITS - lap_bits),
+        })
     }
 
     #[inline(always)]
@@ -52,27 +61,28 @@ impl Laps {
         self.capacity as usize
     }
 
+    /// A lap, cut to its bits.
     #[inline(always)]
-    const fn lap_mask(self) -> u64 {
-        u64::MAX >> (u64::BITS - self.lap_bits)
+    pub(crate) const fn cut(self, lap: u64) -> u64 {
+        lap & self.lap_mask
     }
 
     /// The position at `index` of `lap`. The lap is cut to its bits.
     #[inline(always)]
     pub(crate) const fn at(self, lap: u64, index: usize) -> Position {
-        Position((lap & self.lap_mask()) << self.index_bits | index as u64)
+        Position(self.cut(lap) << self.index_bits | index as u64)
     }
 
     #[inline(always)]
     pub(crate) const fn lap(self, at: Position) -> u64 {
-        at.0 >> self.index_bits & self.lap_mask()
+        at.0 >> self.index_bits
     }
 
     /// The slot; below the capacity only if the position came from this module
     /// ([`Laps::checked`] for one that did not).
     #[inline(always)]
     pub(crate) const fn index(self, at: Position) -> usize {
-        (at.0 & ((1 << self.index_bits) - 1)) as usize
+        (at.0 & self.index_mask) as usize
     }
 
     /// A position read from shared memory, if it is one: its index below the
@@ -81,8 +91,8 @@ impl Laps {
     #[inline(always)]
     pub(crate) const fn checked(self, raw: u64) -> Option<Position> {
         let at = Position(raw);
-        let (lap, index) = (raw >> self.index_bits, self.index(at));
-        if index < self.capacity() && lap == self.lap(at) { Some(at) } else { None }
+        let valid = self.index(at) < self.capacity() && self.lap(at) <= self.lap_mask;
+        if valid { Some(at) } else { None }
     }
 
     /// The position after this one.
@@ -100,7 +110,7 @@ impl Laps {
     pub(crate) const fn forward(self, at: Position, n: usize) -> Position {
         let index = self.index(at) + n;
         if index < self.capacity() {
-            self.at(self.lap(at), index)
+            Position(at.0 + n as u64)
         } else {
             self.at(self.lap(at).wrapping_add(1), index - self.capacity())
         }
@@ -185,7 +195,7 @@ mod tests {
             let laps = Laps::new(capacity).unwrap();
             let n = n % (capacity + 1);
             let start = start >> 8;
-            let from = laps.at_count(start % ((laps.lap_mask() - 2).saturating_mul(capacity as u64)));
+            let from = laps.at_count(start % ((laps.lap_mask - 2).saturating_mul(capacity as u64)));
             let mut stepped = from;
             for _ in 0..n {
                 stepped = laps.next(stepped);

@@ -119,6 +119,15 @@ impl<T: ?Sized> Receiver<T> {
 
     #[inline(never)]
     fn take_now(&mut self) -> Result<Taken<'static>, RecvError> {
+        // Who polls comes here again and again, and should be back at the slot soon.
+        if self.loan.is_none()
+            && self.port.identity.is_current()
+            && self.port.queue.core.finds_nothing(&self.searched)
+        {
+            self.port.missed(None)?;
+            self.missed();
+            return Err(RecvError::Empty);
+        }
         if self.loan.is_some() {
             self.release_forgotten();
         }

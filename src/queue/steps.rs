@@ -85,6 +85,13 @@ impl Core {
         if self.has_no_orphans(searched) { self.ring.take_at_hint(me) } else { None }
     }
 
+    /// Whether there is nothing to take, in the usual case: an open queue with senders, whose
+    /// next slot nobody has claimed. `false` says nothing.
+    #[inline(always)]
+    pub(super) fn finds_nothing(&self, searched: &Cell<Option<u64>>) -> bool {
+        self.has_no_orphans(searched) && self.ring.has_none_at_hint() && !self.is_over()
+    }
+
     /// Takes up to `most` messages at once, in the usual case. `None` says nothing.
     #[inline(always)]
     pub(super) fn take_run(

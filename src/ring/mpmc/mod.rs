@@ -266,7 +266,7 @@ impl<'a> Ring<'a> {
         for index in 0..laps.capacity() {
             // Slots before the first position have been through this lap.
             let lap = laps.lap(first).wrapping_add(u64::from(index < laps.index(first)));
-            let lap = laps.lap(laps.at(lap, index));
+            let lap = laps.cut(lap);
             let slot = Slot {
                 word: AtomicU64::new(Word::new(lap, FREE, 0).0),
                 witness: Witness::default(),
@@ -346,8 +346,7 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     fn free_after(&self, lap: u64) -> Word {
-        let laps = self.geometry.laps;
-        Word::new(laps.lap(laps.at(lap.wrapping_add(1), 0)), FREE, 0)
+        Word::new(self.geometry.laps.cut(lap.wrapping_add(1)), FREE, 0)
     }
 
     /// Claims the slot at the hint, if it is free: the usual case of
@@ -396,6 +395,13 @@ impl<'a> Ring<'a> {
         self.looks_like(&self.header().head, n, FULL)
     }
 
+    /// Whether the slot at the hint is free: the usual case of [`NoTake::Empty`].
+    #[inline(always)]
+    pub(crate) fn has_none_at_hint(&self) -> bool {
+        self.looks_like(&self.header().head, 1, FREE)
+    }
+
+    #[inline(always)]
     fn looks_like(&self, hint: &AtomicU64, n: usize, state: u64) -> bool {
         let laps = self.geometry.laps;
         laps.checked(hint.load(Ordering::Relaxed)).is_some_and(|at| {
