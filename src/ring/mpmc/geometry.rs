@@ -13,7 +13,8 @@ pub(super) const LARGE: usize = 4096;
 pub struct Geometry {
     pub(super) laps: Laps,
     pub(super) payload: Layout,
-    pub(super) payload_offset: usize,
+    /// Of the word, from the slot's start; the payload follows at once.
+    pub(super) word_offset: usize,
     pub(super) stride: usize,
     /// Bytes from a slot to what is asked for ahead of it: none in a small ring, where
     /// all would but take each other's lines, and none where few slots share a line,
@@ -81,7 +82,8 @@ impl Geometry {
         // With two groups or more, one can be written while another is read.
         let group = (GROUP_BYTES / stride).min(capacity / 2).clamp(1, MOST_IN_GROUP);
         let group = 1 << group.ilog2();
-        Ok(Geometry { laps, payload, payload_offset, stride, ahead, ahead_in_runs, group, len })
+        let word_offset = payload_offset - size_of::<Slot>();
+        Ok(Geometry { laps, payload, word_offset, stride, ahead, ahead_in_runs, group, len })
     }
 
     /// Bytes that the ring takes, from a base aligned to [`LINE`].

@@ -36,7 +36,7 @@
 //! |------|---------|---------|---------------|
 //! | P    | `commit`: FULL | `own_full`: CAS to READING; for adoption `load` | payload to its reader |
 //! | F    | `release`, `abandon`: FREE, POISON | `own_free`: CAS to WRITING | the slot to its next writer |
-//! | H    | `claimed_at`, `taken_at`, skips, `own_run`: a hint | `try_claim`, `try_take`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
+//! | H    | `claimed`, `taken`, skips, `own_run`: a hint | `try_claim`, `try_take`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
 //! | R    | `repair`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
 //!
@@ -109,7 +109,7 @@ struct Counters {
     abandoned: AtomicU64,
 }
 
-/// The start of each slot; the payload follows, aligned.
+/// What lies before each payload.
 #[repr(C)]
 struct Slot {
     word: AtomicU64,
@@ -125,26 +125,29 @@ impl core::fmt::Debug for Slot {
 
 /// A slot held for writing. Commit it or abandon it; one that is forgotten
 /// stops consumers until its owner is gone.
+// Two words, as `Taken`: in registers wherever it goes.
 #[derive(Debug)]
 #[must_use = "a claim that is neither committed nor abandoned stops the ring"]
 pub struct Claim<'a> {
-    slot: &'a Slot,
+    at: At<'a>,
     /// What a commit stores.
     full: Word,
-    /// What an abandonment stores.
-    poison: Word,
-    payload: NonNull<u8>,
 }
 
 /// A slot held for reading. Release it.
 #[derive(Debug)]
 #[must_use = "a message that is never released keeps its slot"]
 pub struct Taken<'a> {
-    slot: &'a Slot,
-    /// What a release stores.
-    free: Word,
-    payload: NonNull<u8>,
-    redelivered: bool,
+    at: At<'a>,
+    /// The lap for which a release frees it; and FREE, or ORPHAN if it was one.
+    next: Word,
+}
+
+/// Where a slot is.
+#[derive(Clone, Copy, Debug)]
+struct At<'a> {
+    slot: NonNull<Slot>,
+    memory: PhantomData<&'a Slot>,
 }
 
 // SAFETY: a claim is the right to one slot, which any thread may use.
@@ -152,12 +155,27 @@ unsafe impl Send for Claim<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Taken<'_> {}
 
+impl<'a> At<'a> {
+    #[inline(always)]
+    fn slot(self) -> &'a Slot {
+        // SAFETY: made by `Ring::at` alone, and so of a slot of the ring: initialised memory
+        // for as long as 'a; only atomics inside.
+        unsafe { self.slot.as_ref() }
+    }
+
+    #[inline(always)]
+    fn payload(self) -> NonNull<u8> {
+        // SAFETY: the payload follows at once, in the same slot.
+        unsafe { self.slot.add(1).cast() }
+    }
+}
+
 impl Claim<'_> {
     /// Where the payload goes: exclusively the holder's, with the geometry's
     /// size and alignment.
     #[inline]
     pub fn payload(&self) -> NonNull<u8> {
-        self.payload
+        self.at.payload()
     }
 }
 
@@ -165,13 +183,13 @@ impl Taken<'_> {
     /// Where the payload is: nobody writes there until the release.
     #[inline]
     pub fn payload(&self) -> NonNull<u8> {
-        self.payload
+        self.at.payload()
     }
 
     /// Whether an earlier receiver died holding the message.
     #[inline]
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.next.state() == ORPHAN
     }
 }
 
@@ -220,6 +238,7 @@ pub struct Counts {
 #[derive(Clone, Copy)]
 pub struct Ring<'a> {
     header: NonNull<Header>,
+    /// The first slot's word.
     slots: NonNull<u8>,
     geometry: Geometry,
     memory: PhantomData<&'a [AtomicU64]>,
@@ -271,9 +290,10 @@ impl<'a> Ring<'a> {
                 word: AtomicU64::new(Word::new(lap, FREE, 0).0),
                 witness: Witness::default(),
             };
+            let offset = SLOTS + geometry.word_offset + index * geometry.stride;
             // SAFETY: index < capacity, so the slot lies inside `geometry.len`;
             // the stride keeps slots aligned for their word.
-            unsafe { region.at::<Slot>(SLOTS + index * geometry.stride).write(slot) };
+            unsafe { region.at::<Slot>(offset).write(slot) };
         }
         // SAFETY: just initialised with this geometry.
         unsafe { Self::attach(region, geometry) }
@@ -295,8 +315,8 @@ impl<'a> Ring<'a> {
         Ring {
             // SAFETY: the header fits and is aligned, both checked above.
             header: unsafe { region.at(0) },
-            // SAFETY: SLOTS <= geometry.len <= region.len().
-            slots: unsafe { region.at(SLOTS) },
+            // SAFETY: inside the first slot, and so inside `geometry.len <= region.len()`.
+            slots: unsafe { region.at(SLOTS + geometry.word_offset) },
             geometry,
             memory: PhantomData,
         }
@@ -316,18 +336,23 @@ impl<'a> Ring<'a> {
     }
 
     #[inline(always)]
-    fn slot(&self, index: usize) -> &'a Slot {
+    fn at(&self, index: usize) -> At<'a> {
         debug_assert!(index < self.geometry.capacity());
         // SAFETY: every index comes from `Laps` arithmetic on a position that
         // was `checked`, hence below the capacity, for which `attach` checked
         // that the slots fit.
-        unsafe { self.slots.add(index * self.geometry.stride).cast().as_ref() }
+        let slot = unsafe { self.slots.add(index * self.geometry.stride).cast() };
+        At { slot, memory: PhantomData }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: usize) -> &'a Slot {
+        self.at(index).slot()
     }
 
     #[inline(always)]
     fn payload(&self, index: usize) -> NonNull<u8> {
-        // SAFETY: as `slot`; the payload lies inside the slot's stride.
-        unsafe { self.slots.add(index * self.geometry.stride + self.geometry.payload_offset) }
+        self.at(index).payload()
     }
 
     #[inline(always)]
@@ -355,20 +380,19 @@ impl<'a> Ring<'a> {
     pub(crate) fn claim_at_hint(&self, me: Owner) -> Option<Claim<'a>> {
         let laps = self.geometry.laps;
         let at = laps.checked(self.header().tail.load(Ordering::Relaxed))?;
-        let claim = self.claim_of(at);
-        let word = claim.slot.word.load(Ordering::Relaxed);
+        let (claim, next) = (self.claim_of(at), laps.next(at));
+        let word = claim.at.slot().word.load(Ordering::Relaxed);
         if word != Word::new(laps.lap(at), FREE, 0).0 || !self.own_free(at, Word(word), me) {
             return None;
         }
-        Some(self.claimed_at(at, claim))
+        Some(self.claimed(claim, next))
     }
 
     /// Asks for the line of a slot some way ahead. The last slots' are in the room that
     /// is left for it.
     #[inline(always)]
-    fn prefetch(&self, slot: &Slot) {
-        let slot = core::ptr::from_ref(slot).cast_mut().cast::<u8>();
-        prefetch_to_write(slot.wrapping_add(self.geometry.ahead));
+    fn prefetch(&self, at: At<'a>) {
+        prefetch_to_write(at.slot.cast::<u8>().as_ptr().wrapping_add(self.geometry.ahead));
     }
 
     /// The same for a message in place, of which the first line is what is sure to be
@@ -380,7 +404,7 @@ impl<'a> Ring<'a> {
         if self.geometry.stride >= 64
             && offset.saturating_add(ahead) < self.geometry.stride * self.geometry.capacity()
         {
-            prefetch_to_write(payload.as_ptr().wrapping_add(ahead - self.geometry.payload_offset));
+            prefetch_to_write(payload.as_ptr().wrapping_add(ahead - size_of::<Slot>()));
         }
     }
 
@@ -418,15 +442,15 @@ impl<'a> Ring<'a> {
         self.cas(at, free, Word::new(free.lap(), WRITING, me.get()), Ordering::Acquire)
     }
 
-    /// After `own_free`: the hint, and the claim that goes with it.
+    /// After `own_free`: the hint, at the `next` position, and the claim that goes with it.
     #[inline(always)]
-    fn claimed_at(&self, at: Position, claim: Claim<'a>) -> Claim<'a> {
+    fn claimed(&self, claim: Claim<'a>, next: Position) -> Claim<'a> {
         point("claim.slot");
         // Edge H: Release pairs with the Acquire in `try_claim`.
-        self.header().tail.store(self.geometry.laps.next(at).0, Ordering::Release);
+        self.header().tail.store(next.0, Ordering::Release);
         point("claim.tail");
-        self.prefetch(claim.slot);
-        claim.slot.witness.write();
+        self.prefetch(claim.at);
+        claim.at.slot().witness.write();
         claim
     }
 
@@ -438,7 +462,7 @@ impl<'a> Ring<'a> {
     /// [`NoClaim`] says why not.
     pub fn try_claim(&self, me: Owner) -> Result<Claim<'a>, NoClaim> {
         let laps = self.geometry.laps;
-        // Edge H: Acquire pairs with the Release of who stored the hint, in `claimed_at` or
+        // Edge H: Acquire pairs with the Release of who stored the hint, in `claimed` or
         // `own_run`.
         let hint = self.header().tail.load(Ordering::Acquire);
         let Some(mut at) = laps.checked(hint) else {
@@ -452,7 +476,7 @@ impl<'a> Ring<'a> {
             match self.ahead(word, at) {
                 0 if word.state() == FREE => {
                     if self.own_free(at, word, me) {
-                        return Ok(self.claimed_at(at, self.claim_of(at)));
+                        return Ok(self.claimed(self.claim_of(at), laps.next(at)));
                     }
                     backoff.spin();
                 }
@@ -495,12 +519,7 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn claim_of(&self, position: Position) -> Claim<'a> {
         let (index, lap) = (self.geometry.laps.index(position), self.geometry.laps.lap(position));
-        Claim {
-            slot: self.slot(index),
-            full: Word::new(lap, FULL, 0),
-            poison: Word::new(lap, POISON, 0),
-            payload: self.payload(index),
-        }
+        Claim { at: self.at(index), full: Word::new(lap, FULL, 0) }
     }
 
     #[cold]
@@ -511,22 +530,22 @@ impl<'a> Ring<'a> {
     /// Publishes a claimed slot. Wake consumers afterwards.
     #[inline(always)]
     pub fn commit(&self, claim: Claim<'a>) {
-        claim.slot.witness.write();
+        claim.at.slot().witness.write();
         // Edge P: Release pairs with the Acquire of the CAS in `own_full`. A
         // plain store is enough, since nobody else moves a word that names a
         // living owner.
-        claim.slot.word.store(claim.full.0, Ordering::Release);
+        claim.at.slot().word.store(claim.full.0, Ordering::Release);
         point("commit.slot");
     }
 
     /// Gives a claimed slot up: consumers skip it. Wake them afterwards.
     pub fn abandon(&self, claim: Claim<'a>) {
-        claim.slot.witness.write();
+        claim.at.slot().witness.write();
         self.header().counters.abandoned.fetch_add(1, Ordering::Relaxed);
         point("abandon.counted");
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next; the skip in between is a read-modify-write.
-        claim.slot.word.store(claim.poison.0, Ordering::Release);
+        claim.at.slot().word.store(Word::new(claim.full.lap(), POISON, 0).0, Ordering::Release);
         point("abandon.slot");
     }
 
@@ -536,12 +555,12 @@ impl<'a> Ring<'a> {
     pub(crate) fn take_at_hint(&self, me: Owner) -> Option<Taken<'a>> {
         let laps = self.geometry.laps;
         let at = laps.checked(self.header().head.load(Ordering::Relaxed))?;
-        let taken = self.taken_of(at, false);
-        let word = taken.slot.word.load(Ordering::Relaxed);
+        let (taken, next) = (self.taken_of(at), laps.next(at));
+        let word = taken.at.slot().word.load(Ordering::Relaxed);
         if word != Word::new(laps.lap(at), FULL, 0).0 || !self.own_full(at, Word(word), me) {
             return None;
         }
-        Some(self.taken_at(at, taken))
+        Some(self.taken(taken, next))
     }
 
     /// Moves a slot from FULL to READING, unless somebody else was faster.
@@ -551,15 +570,15 @@ impl<'a> Ring<'a> {
         self.cas(at, full, Word::new(full.lap(), READING, me.get()), Ordering::Acquire)
     }
 
-    /// After `own_full`: the hint, and the message that goes with it.
+    /// After `own_full`: the hint, at the `next` position, and the message that goes with it.
     #[inline(always)]
-    fn taken_at(&self, at: Position, taken: Taken<'a>) -> Taken<'a> {
+    fn taken(&self, taken: Taken<'a>, next: Position) -> Taken<'a> {
         point("take.slot");
         // Edge H: Release pairs with the Acquire in `try_take`.
-        self.header().head.store(self.geometry.laps.next(at).0, Ordering::Release);
+        self.header().head.store(next.0, Ordering::Release);
         point("take.head");
-        self.prefetch(taken.slot);
-        taken.slot.witness.read();
+        self.prefetch(taken.at);
+        taken.at.slot().witness.read();
         taken
     }
 
@@ -571,7 +590,7 @@ impl<'a> Ring<'a> {
     /// [`NoTake`] says why not.
     pub fn try_take(&self, me: Owner) -> Result<Taken<'a>, NoTake> {
         let laps = self.geometry.laps;
-        // Edge H: Acquire pairs with the Release of who stored the hint, in `taken_at`,
+        // Edge H: Acquire pairs with the Release of who stored the hint, in `taken`,
         // `own_run`, or below.
         let hint = self.header().head.load(Ordering::Acquire);
         let Some(mut at) = laps.checked(hint) else {
@@ -586,7 +605,7 @@ impl<'a> Ring<'a> {
             match (ahead, word.state()) {
                 (0, FULL) => {
                     if self.own_full(at, word, me) {
-                        return Ok(self.taken_at(at, self.taken_of(at, false)));
+                        return Ok(self.taken(self.taken_of(at), laps.next(at)));
                     }
                     backoff.spin();
                 }
@@ -598,7 +617,7 @@ impl<'a> Ring<'a> {
                 (0, POISON) => {
                     if self.cas(at, word, self.free_after(word.lap()), Ordering::Relaxed) {
                         point("skip.slot");
-                        // Edge H, as in `taken_at`.
+                        // Edge H, as in `taken`.
                         self.header().head.store(laps.next(at).0, Ordering::Release);
                         point("skip.head");
                         return Err(NoTake::Skipped);
@@ -637,23 +656,18 @@ impl<'a> Ring<'a> {
 
     /// The message at this position, for whoever gets it.
     #[inline(always)]
-    fn taken_of(&self, position: Position, redelivered: bool) -> Taken<'a> {
+    fn taken_of(&self, position: Position) -> Taken<'a> {
         let (index, lap) = (self.geometry.laps.index(position), self.geometry.laps.lap(position));
-        Taken {
-            slot: self.slot(index),
-            free: self.free_after(lap),
-            payload: self.payload(index),
-            redelivered,
-        }
+        Taken { at: self.at(index), next: self.free_after(lap) }
     }
 
     /// Frees a taken slot. Wake producers afterwards.
     #[inline(always)]
     pub fn release(&self, taken: Taken<'a>) {
-        taken.slot.witness.read();
+        taken.at.slot().witness.read();
         // Edge F: Release pairs with the Acquire of the claim that writes here
         // next. A plain store, for the reason given in `commit`.
-        taken.slot.word.store(taken.free.0, Ordering::Release);
+        taken.at.slot().word.store(Word::new(taken.next.lap(), FREE, 0).0, Ordering::Release);
         point("release.slot");
     }
 }

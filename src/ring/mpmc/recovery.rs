@@ -41,8 +41,9 @@ impl<'a> Ring<'a> {
         point("adopt.slot");
         self.header().counters.redelivered.fetch_add(1, Ordering::Relaxed);
         point("adopt.counted");
-        let taken = self.taken_of(laps.at(word.lap(), laps.index(at)), true);
-        taken.slot.witness.read();
+        let taken = self.taken_of(laps.at(word.lap(), laps.index(at)));
+        let taken = Taken { next: Word::new(taken.next.lap(), ORPHAN, 0), ..taken };
+        taken.at.slot().witness.read();
         Some(taken)
     }
 

@@ -246,7 +246,7 @@ impl<'a> Ring<'a> {
         if ahead > 0 && index * stride % 64 < stride {
             let (ahead, capacity) = (index + ahead, self.geometry.capacity());
             let ahead = if ahead < capacity { ahead } else { ahead - capacity };
-            prefetch_to_write(core::ptr::from_ref(self.slot(ahead)).cast_mut().cast());
+            prefetch_to_write(self.at(ahead).slot.cast().as_ptr());
         }
     }
 }

@@ -65,7 +65,9 @@ fn small_slots_straddle_no_lines_and_large_ones_share_none() {
     for size in (0..300).chain(LARGE - 70..LARGE + 70) {
         for align in [1, 2, 4, 8, 16, 32, 64] {
             let payload = Layout::from_size_align(size, align).unwrap();
-            let Geometry { payload_offset, stride, .. } = Geometry::new(3, payload).unwrap();
+            let Geometry { word_offset, stride, .. } = Geometry::new(3, payload).unwrap();
+            assert!(word_offset.is_multiple_of(align_of::<Slot>()));
+            let payload_offset = word_offset + size_of::<Slot>();
             let used = payload_offset + size;
             assert!(payload_offset.is_multiple_of(align) && used <= stride);
             assert!(stride.is_multiple_of(align.max(8)));
