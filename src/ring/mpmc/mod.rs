@@ -345,14 +345,16 @@ impl<'a> Ring<'a> {
         At { slot, memory: PhantomData }
     }
 
+    /// The slot so many further, before the end.
     #[inline(always)]
-    fn slot(&self, index: usize) -> &'a Slot {
-        self.at(index).slot()
+    fn on(&self, at: At<'a>, n: usize) -> At<'a> {
+        // SAFETY: inside, as callers have found.
+        At { slot: unsafe { at.slot.byte_add(n * self.geometry.stride) }, ..at }
     }
 
     #[inline(always)]
-    fn payload(&self, index: usize) -> NonNull<u8> {
-        self.at(index).payload()
+    fn slot(&self, index: usize) -> &'a Slot {
+        self.at(index).slot()
     }
 
     #[inline(always)]

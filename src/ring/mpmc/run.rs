@@ -34,12 +34,11 @@
 //! received what was not released yet is lost or handed on.
 
 use super::word::{FREE, FULL, POISON, READING_RUN, WRITING_RUN, Word};
-use super::{Ring, Slot};
+use super::{At, Ring};
 use crate::memory::prefetch_to_write;
 use crate::ring::Owner;
 use crate::sync::{AtomicU64, Ordering, point};
 use core::marker::PhantomData;
-use core::ops::Range;
 use core::ptr::NonNull;
 
 /// Slots in a row.
@@ -69,17 +68,15 @@ impl Run<'_> {
         self.end - self.first
     }
 
-    /// All but the first.
-    fn others(&self) -> Range<usize> {
-        self.first + 1..self.end
-    }
-
-    /// Tells the witnesses.
+    /// The slots in their order: numbers in the run, and places.
     #[inline(always)]
-    fn each(&self, ring: &Ring<'_>, tell: impl Fn(&Slot)) {
-        for index in self.first..self.end {
-            tell(ring.slot(index));
-        }
+    fn each<'a>(
+        &self,
+        ring: &Ring<'a>,
+    ) -> impl DoubleEndedIterator<Item = (usize, At<'a>)> + ExactSizeIterator {
+        let (first, ring) = (ring.at(self.first), *ring);
+        // Inside the ring, since the last one is.
+        (0..self.len()).map(move |nth| (nth, ring.on(first, nth)))
     }
 }
 
@@ -107,7 +104,7 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     pub fn claim_run(&self, me: Owner, most: usize) -> Option<ClaimedRun<'a>> {
         let run = self.own_run(&self.header().tail, FREE, WRITING_RUN, me, most)?;
-        run.each(self, |slot| slot.witness.write());
+        run.each(self).for_each(|(_, at)| at.slot().witness.write());
         Some(ClaimedRun(run))
     }
 
@@ -116,7 +113,7 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     pub fn take_run(&self, me: Owner, most: usize) -> Option<TakenRun<'a>> {
         let run = self.own_run(&self.header().head, FULL, READING_RUN, me, most)?;
-        run.each(self, |slot| slot.witness.read());
+        run.each(self).for_each(|(_, at)| at.slot().witness.read());
         Some(TakenRun(run))
     }
 
@@ -140,9 +137,9 @@ impl<'a> Ring<'a> {
         let run = Run { slots: self.slots, first, end, lap, memory: PhantomData };
         let word = Word::new(lap, state, 0);
         // The last one first, which is the likeliest not to be ready.
-        for index in run.others().rev() {
+        for (_, other) in run.each(self).skip(1).rev() {
             // Edges P and F: Acquire pairs with the Release of who published or freed it.
-            if self.slot(index).word.load(Ordering::Acquire) != word.0 {
+            if other.slot().word.load(Ordering::Acquire) != word.0 {
                 return None;
             }
         }
@@ -168,17 +165,17 @@ impl<'a> Ring<'a> {
     pub fn commit_run(&self, run: ClaimedRun<'a>, mut write: impl FnMut(usize, NonNull<u8>)) {
         self.assert_own(&run.0);
         let full = Word::new(run.0.lap, FULL, 0);
-        self.prefetch_in_run(run.0.first);
-        write(0, self.payload(run.0.first));
-        for index in run.0.others() {
-            self.prefetch_in_run(index);
-            write(index - run.0.first, self.payload(index));
-            self.slot(index).witness.write();
-            self.settle(index, full);
+        self.prefetch_run(&run.0);
+        let first = self.at(run.0.first);
+        write(0, first.payload());
+        for (nth, other) in run.0.each(self).skip(1) {
+            write(nth, other.payload());
+            other.slot().witness.write();
+            other.settle(full);
             point("commit-run.slot");
         }
-        self.slot(run.0.first).witness.write();
-        self.settle(run.0.first, full);
+        first.slot().witness.write();
+        first.settle(full);
         point("commit-run.first");
     }
 
@@ -191,9 +188,11 @@ impl<'a> Ring<'a> {
     pub fn abandon_run(&self, run: ClaimedRun<'a>) {
         self.assert_own(&run.0);
         let poison = Word::new(run.0.lap, POISON, 0);
-        for index in run.0.others().chain([run.0.first]) {
-            self.slot(index).witness.write();
-            self.settle(index, poison);
+        let mut all = run.0.each(self);
+        let first = all.next();
+        for (_, at) in all.chain(first) {
+            at.slot().witness.write();
+            at.settle(poison);
             self.header().counters.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -209,18 +208,18 @@ impl<'a> Ring<'a> {
     pub fn release_run(&self, run: TakenRun<'a>, mut read: impl FnMut(usize, NonNull<u8>)) {
         self.assert_own(&run.0);
         let free = self.free_after(run.0.lap);
-        for index in run.0.first..run.0.end {
-            read(index - run.0.first, self.payload(index));
+        for (nth, at) in run.0.each(self) {
+            read(nth, at.payload());
         }
-        for index in run.0.others() {
-            self.prefetch_in_run(index);
-            self.slot(index).witness.read();
-            self.settle(index, free);
+        self.prefetch_run(&run.0);
+        for (_, other) in run.0.each(self).skip(1) {
+            other.slot().witness.read();
+            other.settle(free);
             point("release-run.slot");
         }
-        self.prefetch_in_run(run.0.first);
-        self.slot(run.0.first).witness.read();
-        self.settle(run.0.first, free);
+        let first = self.at(run.0.first);
+        first.slot().witness.read();
+        first.settle(free);
         point("release-run.first");
     }
 
@@ -230,23 +229,29 @@ impl<'a> Ring<'a> {
         assert!(run.slots == self.slots, "a run of another ring");
     }
 
+    /// Asks for the lines of a run some way ahead: see [`Ring::prefetch`].
+    #[inline(always)]
+    fn prefetch_run(&self, run: &Run<'_>) {
+        let (stride, ahead) = (self.geometry.stride, self.geometry.ahead_in_runs);
+        if ahead > 0 {
+            let (ahead, capacity) = (run.first + ahead, self.geometry.capacity());
+            let ahead = if ahead < capacity { ahead } else { ahead - capacity };
+            let first = self.at(ahead).slot.cast::<u8>().as_ptr();
+            // Maybe beyond the end, which does no harm.
+            for line in (0..run.len() * stride).step_by(64) {
+                prefetch_to_write(first.wrapping_add(line));
+            }
+        }
+    }
+}
+
+impl At<'_> {
     /// Stores a word of a run.
     #[inline(always)]
-    fn settle(&self, index: usize, word: Word) {
+    fn settle(self, word: Word) {
         // Edges P and F: Release pairs with the Acquire of the CAS, or in `own_run`, of who
         // has the slot next. Edge W, for the first one: with that in `load`. A plain store:
         // nobody else moves a word of a run whose owner is alive.
-        self.slot(index).word.store(word.0, Ordering::Release);
-    }
-
-    /// Asks for a line some way ahead, once a line: see [`Ring::prefetch`].
-    #[inline(always)]
-    fn prefetch_in_run(&self, index: usize) {
-        let (stride, ahead) = (self.geometry.stride, self.geometry.ahead_in_runs);
-        if ahead > 0 && index * stride % 64 < stride {
-            let (ahead, capacity) = (index + ahead, self.geometry.capacity());
-            let ahead = if ahead < capacity { ahead } else { ahead - capacity };
-            prefetch_to_write(self.at(ahead).slot.cast().as_ptr());
-        }
+        self.slot().word.store(word.0, Ordering::Release);
     }
 }
