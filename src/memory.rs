@@ -393,6 +393,46 @@ mod tests {
         }
     }
 
+    /// Whether a line is written to meanwhile: of a file's page that is mapped privately, of
+    /// which the kernel makes a copy then, so that it no longer shows what the file gets.
+    #[cfg(not(miri))]
+    fn is_written(touch: impl FnOnce(NonNull<u8>)) -> bool {
+        use std::fs::File;
+        use std::os::fd::{AsRawFd, FromRawFd};
+        use std::os::unix::fs::FileExt;
+
+        const PAGE: usize = 4096;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        // SAFETY: a new file, and a new mapping of it, of which nobody else knows.
+        unsafe {
+            let file = libc::memfd_create(c"line".as_ptr(), libc::MFD_CLOEXEC);
+            assert!(file >= 0, "no file in memory");
+            let file = File::from_raw_fd(file);
+            file.write_all_at(&[1; PAGE], 0).unwrap();
+            let anywhere = core::ptr::null_mut();
+            let page = libc::mmap(anywhere, PAGE, protection, flags, file.as_raw_fd(), 0);
+            assert_ne!(page, libc::MAP_FAILED);
+            let line = NonNull::new(page.cast::<u8>()).unwrap();
+            touch(line);
+            file.write_all_at(&[2; PAGE], 0).unwrap();
+            let seen = line.read_volatile();
+            assert_eq!(libc::munmap(page, PAGE), 0);
+            seen == 1
+        }
+    }
+
+    #[test]
+    #[cfg(not(miri))]
+    fn lines_are_taken_over_by_a_write() {
+        let mut copy = MaybeUninit::uninit();
+        // SAFETY: of the mapped page alone, which is as long and well aligned.
+        unsafe {
+            assert!(!is_written(|line| assert_eq!(line.read_volatile(), 1)));
+            assert!(is_written(|line| own_lines(line, 64)));
+            assert!(is_written(|line| take_line::<[u64; 8]>(line.cast(), &mut copy)));
+        }
+    }
+
     #[test]
     fn a_part_never_leaves_the_region() {
         let mut bytes = [0u8; 16];

@@ -59,12 +59,22 @@ impl Made {
 /// Messages above this many words are made and read in place.
 const BY_VALUE: usize = 8;
 
+/// The rest of a batch whose first message has come.
+fn one_by_one<const W: usize>(rx: &mut impl Rx<W>, each: &mut impl FnMut(u64)) {
+    for _ in 1..BATCH {
+        match rx.try_recv() {
+            Some(head) => each(head),
+            None => break,
+        }
+    }
+}
+
 // The typed pipe.
 
 pub struct TypedPipe;
 pub struct TypedPipeChannel(Made);
 pub struct TypedTx<const W: usize>(PipeSender<[u64; W]>);
-pub struct TypedRx<const W: usize>(PipeReceiver<[u64; W]>, Vec<[u64; W]>);
+pub struct TypedRx<const W: usize>(PipeReceiver<[u64; W]>);
 
 impl System for TypedPipe {
     const ABOUT: About = About {
@@ -76,8 +86,9 @@ impl System for TypedPipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().typed_pipe(); up to 64 B try_send and try_recv, above in place \
-               by try_reserve, try_peek and release_read; batches by send_each and, up to 64 B, \
-               recv_each, above recv_many; blocking by send and recv (which spin, then sleep)",
+               by try_reserve, try_peek and release_read; batches up to 64 B by send_each and \
+               recv_each, above one by one in place; blocking by send and recv (which spin, \
+               then sleep)",
     };
     type Channel<const W: usize> = TypedPipeChannel;
 }
@@ -99,7 +110,7 @@ impl<const W: usize> Channel<W> for TypedPipeChannel {
 
     fn rx(&self) -> Result<TypedRx<W>> {
         let pipe = self.0.open()?.typed_pipe_end("pipe", End::B)?;
-        Ok(TypedRx(pipe.split().1.ok_or("no receiving half")?, Vec::with_capacity(BATCH)))
+        Ok(TypedRx(pipe.split().1.ok_or("no receiving half")?))
     }
 }
 
@@ -125,8 +136,16 @@ impl<const W: usize> Tx<W> for TypedTx<W> {
     }
 
     fn send_batch(&mut self, heads: Range<u64>) {
-        let (n, from) = ((heads.end - heads.start) as usize, heads.start);
-        self.0.send_each(n, |nth| message(from + nth as u64)).map_err(why).unwrap();
+        if W <= BY_VALUE {
+            let (n, from) = ((heads.end - heads.start) as usize, heads.start);
+            self.0.send_each(n, |nth| message(from + nth as u64)).map_err(why).unwrap();
+            return;
+        }
+        for head in heads {
+            let mut slot = self.0.reserve().map_err(why).unwrap();
+            fill(&mut slot, head);
+            slot.commit();
+        }
     }
 }
 
@@ -149,14 +168,14 @@ impl<const W: usize> Rx<W> for TypedRx<W> {
     }
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
-        let TypedRx(receiver, batch) = self;
         if W <= BY_VALUE {
-            receiver.recv_each(BATCH, |message| each(check(message))).unwrap();
+            self.0.recv_each(BATCH, |message| each(check(message))).unwrap();
             return;
         }
-        batch.clear();
-        receiver.recv_many(batch, BATCH).unwrap();
-        batch.iter().for_each(|message| each(check(message)));
+        let message = self.0.peek().unwrap();
+        each(check(&message));
+        message.release_read();
+        one_by_one::<W>(self, each);
     }
 }
 
@@ -177,8 +196,8 @@ impl System for BytePipe {
         streams_block: false,
         most: (1, 1),
         note: "Segment::builder().pipe(), as many messages as the others hold; in place by \
-               try_reserve, try_peek and release_read; batches by send_many, received by peek \
-               and try_peek; blocking by send and recv_into",
+               try_reserve, try_peek and release_read; batches up to 64 B by send_many, all \
+               received by peek and try_peek; blocking by send and recv_into",
     };
     type Channel<const W: usize> = BytePipeChannel;
 }
@@ -226,6 +245,14 @@ impl<const W: usize> Tx<W> for ByteTx<W> {
 
     fn send_batch(&mut self, heads: Range<u64>) {
         let ByteTx(sender, batch) = self;
+        if W > BY_VALUE {
+            for head in heads {
+                let mut room = sender.reserve(8 * W).map_err(why).unwrap();
+                fill::<W>(bytemuck::from_bytes_mut(&mut room[..8 * W]), head);
+                room.commit(8 * W);
+            }
+            return;
+        }
         fill_batch(batch, heads);
         let mut bytes = [&[][..]; BATCH];
         for (bytes, message) in bytes.iter_mut().zip(&*batch) {
@@ -257,12 +284,7 @@ impl<const W: usize> Rx<W> for ByteRx<W> {
         let message = self.0.peek().unwrap();
         each(check_bytes::<W>(&message));
         message.release_read();
-        for _ in 1..BATCH {
-            match Rx::<W>::try_recv(self) {
-                Some(head) => each(head),
-                None => break,
-            }
-        }
+        one_by_one::<W>(self, each);
     }
 }
 
@@ -335,6 +357,14 @@ impl<const W: usize> Tx<W> for QueueTx<W> {
 
     fn send_batch(&mut self, heads: Range<u64>) {
         let QueueTx(sender, batch) = self;
+        if W > BY_VALUE {
+            for head in heads {
+                let mut slot = sender.claim().map_err(why).unwrap();
+                fill(&mut slot, head);
+                slot.commit();
+            }
+            return;
+        }
         fill_batch(batch, heads);
         sender.send_many(batch).map_err(why).unwrap();
     }
@@ -360,6 +390,12 @@ impl<const W: usize> Rx<W> for QueueRx<W> {
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
         let QueueRx(receiver, batch) = self;
+        if W > BY_VALUE {
+            let message = receiver.take().unwrap();
+            each(check(&message));
+            message.release_read();
+            return one_by_one::<W>(self, each);
+        }
         batch.clear();
         receiver.recv_many(batch, BATCH).unwrap();
         batch.iter().for_each(|message| each(check(message)));
