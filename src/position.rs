@@ -31,6 +31,8 @@ pub(crate) struct Laps {
     /// Masks of so many bits, kept because shifts by what is not a constant are slow.
     index_mask: u64,
     lap_mask: u64,
+    /// Of both, where a position has them.
+    mask: u64,
 }
 
 /// A packed position.
@@ -47,13 +49,9 @@ impl Laps {
         let index_bits = u64::BITS - (capacity as u64 - 1).leading_zeros();
         let left = u64::BITS - index_bits;
         let lap_bits = if left < MAX_LAP_BITS { left } else { MAX_LAP_BITS };
-        Some(Laps {
-            capacity: capacity as u32,
-            index_bits,
-            lap_bits,
-            index_mask: (1 << index_bits) - 1,
-            lap_mask: u64::MAX >> (u64::BITS - lap_bits),
-        })
+        let (index_mask, lap_mask) = ((1 << index_bits) - 1, u64::MAX >> (u64::BITS - lap_bits));
+        let mask = lap_mask << index_bits | index_mask;
+        Some(Laps { capacity: capacity as u32, index_bits, lap_bits, index_mask, lap_mask, mask })
     }
 
     #[inline(always)]
@@ -95,14 +93,16 @@ impl Laps {
         if valid { Some(at) } else { None }
     }
 
+    /// The beginning of the lap after this one.
+    #[inline(always)]
+    const fn next_lap(self, at: Position) -> Position {
+        Position((at.0 | self.index_mask).wrapping_add(1) & self.mask)
+    }
+
     /// The position after this one.
     #[inline(always)]
     pub(crate) const fn next(self, at: Position) -> Position {
-        if self.index(at) + 1 == self.capacity() {
-            self.at(self.lap(at).wrapping_add(1), 0)
-        } else {
-            Position(at.0 + 1)
-        }
+        if self.index(at) + 1 == self.capacity() { self.next_lap(at) } else { Position(at.0 + 1) }
     }
 
     /// The position `n <= capacity` slots on.
@@ -112,7 +112,7 @@ impl Laps {
         if index < self.capacity() {
             Position(at.0 + n as u64)
         } else {
-            self.at(self.lap(at).wrapping_add(1), index - self.capacity())
+            Position(self.next_lap(at).0 + (index - self.capacity()) as u64)
         }
     }
 

@@ -234,11 +234,11 @@ impl<'a> Ring<'a> {
     fn prefetch_run(&self, run: &Run<'_>) {
         let (stride, ahead) = (self.geometry.stride, self.geometry.ahead_in_runs);
         if ahead > 0 {
-            let (ahead, capacity) = (run.first + ahead, self.geometry.capacity());
-            let ahead = if ahead < capacity { ahead } else { ahead - capacity };
-            let first = self.at(ahead).slot.cast::<u8>().as_ptr();
-            // Maybe beyond the end, which does no harm.
-            for line in (0..run.len() * stride).step_by(64) {
+            let (first, capacity) = (run.first + ahead, self.geometry.capacity());
+            let first = if first < capacity { first } else { first - capacity };
+            let bytes = run.len().min(capacity - first) * stride;
+            let first = self.at(first).slot.cast::<u8>().as_ptr();
+            for line in (0..bytes).step_by(64) {
                 prefetch_to_write(first.wrapping_add(line));
             }
         }
