@@ -20,7 +20,7 @@ pub struct Geometry {
     /// all would but take each other's lines, and none where few slots share a line,
     /// which loses by it.
     pub(super) ahead: usize,
-    /// Slots ahead in runs, in the same way.
+    /// Slots ahead in runs, in the same way, but also where slots have lines of their own.
     pub(super) ahead_in_runs: usize,
     /// Slots of a group, a power of two: see `run.rs`.
     pub(super) group: usize,
@@ -77,8 +77,8 @@ impl Geometry {
             .and_then(|len| round_up(len, LINE))
             .filter(|&len| len <= isize::MAX as usize)
             .ok_or(too_large)?;
-        let ahead_in_runs =
-            if ahead > 0 && capacity >= 4 * AHEAD_IN_RUNS { AHEAD_IN_RUNS } else { 0 };
+        let far = stride <= 128 && capacity >= 4 * AHEAD_IN_RUNS;
+        let ahead_in_runs = if far { AHEAD_IN_RUNS } else { 0 };
         // With two groups or more, one can be written while another is read.
         let group = (GROUP_BYTES / stride).min(capacity / 2).clamp(1, MOST_IN_GROUP);
         let group = 1 << group.ilog2();
