@@ -85,7 +85,7 @@ impl Core {
         if self.has_no_orphans(searched) { self.ring.take_at_hint(me) } else { None }
     }
 
-    /// Whether there is nothing to take, in the usual case: an open queue with senders, whose
+    /// Whether there is nothing to take, in the usual case: a queue that is not over, whose
     /// next slot nobody has claimed. `false` says nothing.
     #[inline(always)]
     pub(super) fn finds_nothing(&self, searched: &Cell<Option<u64>>) -> bool {

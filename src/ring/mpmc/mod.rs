@@ -36,7 +36,7 @@
 //! |------|---------|---------|---------------|
 //! | P    | `commit`: FULL | `own_full`: CAS to READING; for adoption `load` | payload to its reader |
 //! | F    | `release`, `abandon`: FREE, POISON | `own_free`: CAS to WRITING | the slot to its next writer |
-//! | H    | `claimed`, `taken`, skips, `own_run`: a hint | `try_claim`, `try_take`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
+//! | H    | `claimed`, `taken`, skips, `own_run`: a hint | `try_claim`, `try_take`, `has_none_at_hint`: the hint | what its writer had seen: behind a run's first slot the rest of it, which its owner stored plainly |
 //! | R    | `repair`: CAS to POISON, FREE, ORPHAN | as P and F | what the dead had done |
 //! | O    | `recover`: `orphans` + 1 | `orphans` | the orphans themselves |
 //!
@@ -158,8 +158,8 @@ unsafe impl Send for Taken<'_> {}
 impl<'a> At<'a> {
     #[inline(always)]
     fn slot(self) -> &'a Slot {
-        // SAFETY: made by `Ring::at` alone, and so of a slot of the ring: initialised memory
-        // for as long as 'a; only atomics inside.
+        // SAFETY: made by `Ring::at` and `Ring::on` alone, and so of a slot of the ring:
+        // initialised memory for as long as 'a; only atomics inside.
         unsafe { self.slot.as_ref() }
     }
 
@@ -360,8 +360,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn load(&self, at: Position) -> Word {
         // Edge W: Acquire pairs with the Release in `settle`; edges P and R, for `adopt`, with
-        // those in `commit` and `repair`. For all else Relaxed would do: a decision is only
-        // ever made by the CAS that follows, and that one acquires.
+        // those in `commit` and `repair`. For all else Relaxed would do: whoever moves a word
+        // does so by the CAS that follows, and that one acquires.
         Word(self.slot(self.geometry.laps.index(at)).word.load(Ordering::Acquire))
     }
 
@@ -413,24 +413,25 @@ impl<'a> Ring<'a> {
     /// Whether so many slots from the hint on are free, as far as one look at the
     /// last of them tells.
     pub(crate) fn has_room(&self, n: usize) -> bool {
-        self.looks_like(&self.header().tail, n, FREE)
+        self.looks_like(self.header().tail.load(Ordering::Relaxed), n, FREE)
     }
 
     /// Whether so many messages from the hint on are there, in the same way.
     pub(crate) fn has_stock(&self, n: usize) -> bool {
-        self.looks_like(&self.header().head, n, FULL)
+        self.looks_like(self.header().head.load(Ordering::Relaxed), n, FULL)
     }
 
     /// Whether the slot at the hint is free: the usual case of [`NoTake::Empty`].
     #[inline(always)]
     pub(crate) fn has_none_at_hint(&self) -> bool {
-        self.looks_like(&self.header().head, 1, FREE)
+        // Edge H, as in `try_take`.
+        self.looks_like(self.header().head.load(Ordering::Acquire), 1, FREE)
     }
 
     #[inline(always)]
-    fn looks_like(&self, hint: &AtomicU64, n: usize, state: u64) -> bool {
+    fn looks_like(&self, hint: u64, n: usize, state: u64) -> bool {
         let laps = self.geometry.laps;
-        laps.checked(hint.load(Ordering::Relaxed)).is_some_and(|at| {
+        laps.checked(hint).is_some_and(|at| {
             let at = laps.forward(at, n - 1);
             self.load(at) == Word::new(laps.lap(at), state, 0)
         })
@@ -576,7 +577,7 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn taken(&self, taken: Taken<'a>, next: Position) -> Taken<'a> {
         point("take.slot");
-        // Edge H: Release pairs with the Acquire in `try_take`.
+        // Edge H: Release pairs with the Acquire in `try_take` and `has_none_at_hint`.
         self.header().head.store(next.0, Ordering::Release);
         point("take.head");
         self.prefetch(taken.at);

@@ -525,6 +525,7 @@ fn a_head_hint_shows_what_it_rests_on() {
             while ring.header().head.load(Ordering::Relaxed) != 1 {
                 thread::yield_now();
             }
+            assert!(!ring.has_none_at_hint());
             assert_eq!(try_receive(ring, B), Some(2));
         });
         let writer = spawn(&model, |ring| assert!(try_send_run(ring, A, [1, 2])));

@@ -33,7 +33,7 @@ fn panel(
 ) -> Panel {
     let wanted = |cell: &&Cell| {
         let task = cell.task;
-        !cell.is_dropped() && task.kind == kind && task.bytes == bytes
+        !cell.is_dropped() && cell.failed().is_none() && task.kind == kind && task.bytes == bytes
     };
     let bar = |cell: &Cell| {
         let about = &entries.iter().find(|entry| entry.about.name == cell.system)?.about;

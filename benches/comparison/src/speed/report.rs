@@ -267,9 +267,9 @@ pub fn tables(findings: &Findings, entries: &[Entry]) -> String {
         (Kind::TripBlocking, "Round trip by the calls that wait"),
         (Kind::Wake, "Round trip by the calls that wait, after a pause"),
         (Kind::Stream, "One producer, one consumer, one message a call"),
-        (Kind::Batch, "One producer, one consumer, 64 messages a call"),
+        (Kind::Batch, "One producer, one consumer, in batches of 64"),
         (Kind::Many, "Producers x consumers"),
-        (Kind::ManyBatch, "Producers x consumers, 64 messages a call"),
+        (Kind::ManyBatch, "Producers x consumers, in batches of 64"),
     ];
     for (kind, title) in kinds {
         let rows = rows(findings, entries, kind);

@@ -1,4 +1,4 @@
-//! What slipring is to be, as ratios of figures that were measured next to each other.
+//! What slipring is to be, as ratios of figures that were measured in the same turn.
 
 use super::cell::{Cell, Sample, Spread};
 use super::channel::Kind;
@@ -77,7 +77,7 @@ pub fn targets(cells: &[Cell]) -> Vec<Target> {
     all.into_iter().flatten().collect()
 }
 
-/// One target, if both sides were measured. `quantile` of round trips.
+/// One target, if both sides were measured and neither failed. `quantile` of round trips.
 fn target(
     cells: &[Cell],
     ours: About,
@@ -90,6 +90,7 @@ fn target(
         cells.iter().find(|cell| {
             let task = cell.task;
             cell.system == about.name
+                && cell.failed().is_none()
                 && (task.kind, task.bytes, (task.producers, task.consumers)) == (kind, bytes, sides)
         })
     };

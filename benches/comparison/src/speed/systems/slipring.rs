@@ -311,8 +311,8 @@ impl System for TheQueue {
         streams_block: false,
         most: (usize::MAX, usize::MAX),
         note: "Queue::create(), at most once; up to 64 B try_send and try_recv, above in place by \
-               try_claim, try_take and release_read; batches by send_many and recv_many; blocking \
-               by send and recv",
+               try_claim, try_take and release_read; batches up to 64 B by send_many and \
+               recv_many, above one by one in place; blocking by send and recv",
     };
     type Channel<const W: usize> = QueueChannel<W>;
 }
