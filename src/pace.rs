@@ -19,7 +19,7 @@
 //!   times for each; who waits for them tells of one look a wait, but see next.)
 //! - If the rest brought less than a [`HEAP`], or half of one if it was short, it took more
 //!   time a message than being on the heels costs: it was a mistake, and the next one takes
-//!   four times as many messages, up to [`RARELY`].
+//!   four times as many messages, up to [`RARELY`], whatever comes between them.
 //! - Messages that come in heaps by themselves, such as all requests of a window
 //!   or all that fits in, need no rest. So every [`TRIAL`]th is left out, to see.
 //! - A ring that can't hold a heap ([`LEAST`] messages) gets none.
@@ -177,7 +177,8 @@ impl Pace {
         // later it may be at the same place. A lap is a heap, so the answer is the same; the
         // next burst then counts that lap, too.)
         let again = self.place.replace(place) == place;
-        if again && self.stream.get() == 0 && self.before.get() == Before::Nothing {
+        let kept = self.stream.get() == 0 || self.wanted.get() != Some(STREAM);
+        if again && kept && self.before.get() == Before::Nothing {
             return false;
         }
         self.miss_after(total(), enough)
@@ -237,7 +238,11 @@ impl Pace {
         let (worth_it, heap) = (burst >= self.worth(), burst >= self.heap);
         let next = match self.before.get() {
             // The second look in a row: the stream, if there was one, is over.
-            _ if burst == 0 => Before::Nothing,
+            _ if burst == 0 && wanted == STREAM => Before::Nothing,
+            // Unless rests were mistakes. Then so many messages are asked for that looks in a
+            // row and heaps come in between, on the other's heels, too; and a rest is so rare
+            // that it costs nothing.
+            Before::Nothing if burst == 0 || heap && wanted > STREAM => return false,
             Before::Rest if worth_it => {
                 self.wanted.set(Some(STREAM));
                 self.rests.set(self.rests.get().wrapping_add(1));
@@ -324,6 +329,25 @@ mod tests {
         let pace = Pace::new(LEAST);
         rests(&pace, 10_000, (1, 1), 1);
         assert!(rests(&pace, 100_000, (1, LITTLE), 1) > 50_000);
+    }
+
+    #[test]
+    fn who_made_mistakes_tries_again_though_looks_in_a_row_find_nothing() {
+        let pace = Pace::new(LEAST);
+        rests(&pace, 1_000_000, (1, 1), 1);
+        assert_eq!(pace.wanted.get(), Some(RARELY));
+        assert!(rests(&pace, RARELY, (1, LITTLE), 3) > 0);
+        // Or though heaps come in between.
+        rests(&pace, 1_000_000, (1, 1), 1);
+        let mut tries = 0;
+        for _ in 0..RARELY / 64 {
+            tries += rests(&pace, 64, (1, LITTLE), 1) + rests(&pace, 1, (LITTLE, LITTLE), 1);
+        }
+        assert!(tries > 0);
+        // In round trips, polling, such a rest brings nothing, and stays rare.
+        rests(&pace, 1_000_000, (1, 1), 1);
+        let most = rests(&pace, 1_000_000, (1, 0), 3);
+        assert!((1..=16).contains(&most), "{most} rests");
     }
 
     #[test]
