@@ -173,12 +173,12 @@ impl Pace {
         total: impl FnOnce() -> u64,
         enough: impl FnMut(usize) -> bool,
     ) -> bool {
-        // Who polls comes here again and again, and should be back at the slot soon. (A lap
-        // later it may be at the same place. A lap is a heap, so the answer is the same; the
-        // next burst then counts that lap, too.)
+        // Who polls comes here again and again, and should be back at the slot soon, unless
+        // this look in a row ends a stream. (A lap later it may be at the same place. A lap is
+        // a heap, so the answer is the same; the next burst then counts that lap, too.)
         let again = self.place.replace(place) == place;
-        let kept = self.stream.get() == 0 || self.wanted.get() != Some(STREAM);
-        if again && kept && self.before.get() == Before::Nothing {
+        let ends = self.stream.get() > 0 && self.wanted.get() == Some(STREAM);
+        if again && !ends && self.before.get() == Before::Nothing {
             return false;
         }
         self.miss_after(total(), enough)
@@ -242,7 +242,7 @@ impl Pace {
             // Unless rests were mistakes. Then so many messages are asked for that looks in a
             // row and heaps come in between, on the other's heels, too; and a rest is so rare
             // that it costs nothing.
-            Before::Nothing if burst == 0 || heap && wanted > STREAM => return false,
+            Before::Nothing if wanted > STREAM && (burst == 0 || heap) => return false,
             Before::Rest if worth_it => {
                 self.wanted.set(Some(STREAM));
                 self.rests.set(self.rests.get().wrapping_add(1));

@@ -28,7 +28,7 @@ pub(crate) struct Laps {
     capacity: u32,
     index_bits: u32,
     lap_bits: u32,
-    /// Masks of so many bits, kept because shifts by what is not a constant are slow.
+    /// Masks of so many bits, kept since a load is faster than a shift by what is no constant.
     index_mask: u64,
     lap_mask: u64,
     /// Of both, where a position has them.

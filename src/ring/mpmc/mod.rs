@@ -676,6 +676,7 @@ impl<'a> Ring<'a> {
 }
 
 const _: () = assert!(offset_of!(Slot, word) == 0);
+const _: () = assert!(size_of::<Option<Claim<'_>>>() == 16 && size_of::<Option<Taken<'_>>>() == 16);
 
 #[cfg(all(test, loom))]
 mod models;
