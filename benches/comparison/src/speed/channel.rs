@@ -114,6 +114,38 @@ pub struct Shape {
     pub blocking: bool,
     /// Messages that the system can hold.
     pub capacity: usize,
+    /// How a side spins that finds nothing to do.
+    pub idle: Idle,
+}
+
+/// Spins for something that others do. Gives the processor away only after a
+/// time that is long, or short when there are more sides than processors.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    patience: u32,
+}
+
+impl Idle {
+    pub fn new(crowded: bool) -> Idle {
+        Idle { patience: if crowded { 64 } else { 1 << 15 } }
+    }
+
+    #[inline(always)]
+    pub fn until<R>(self, mut look: impl FnMut() -> Option<R>) -> R {
+        let mut left = self.patience;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            left -= 1;
+            if left == 0 {
+                std::thread::yield_now();
+                left = self.patience;
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
 }
 
 /// The sending side.

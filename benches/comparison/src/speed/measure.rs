@@ -1,7 +1,7 @@
 //! The measurements themselves, the same for every system.
 
 use super::channel::{
-    About, BATCH, COUNT_BITS, Channel, Delivery, Place, Rx, STOP, Shape, System, Tx, head,
+    About, BATCH, COUNT_BITS, Channel, Delivery, Idle, Place, Rx, STOP, Shape, System, Tx, head,
 };
 use super::roles::{self, Board, Received, Saw, Side, Trips};
 use crate::Result;
@@ -52,36 +52,6 @@ fn between_looks(words: usize) -> u64 {
 /// How long the pause of [`Kind::Wake`](super::channel::Kind::Wake) is: longer
 /// than anybody spins.
 pub const PAUSE: Duration = Duration::from_micros(300);
-
-/// Spins for something that others do. Gives the processor away only after a
-/// time that is long, or short when there are more sides than processors.
-#[derive(Clone, Copy)]
-pub struct Idle {
-    patience: u32,
-}
-
-impl Idle {
-    pub fn new(crowded: bool) -> Idle {
-        Idle { patience: if crowded { 64 } else { 1 << 15 } }
-    }
-
-    #[inline(always)]
-    pub fn until<R>(self, mut look: impl FnMut() -> Option<R>) -> R {
-        let mut left = self.patience;
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            left -= 1;
-            if left == 0 {
-                std::thread::yield_now();
-                left = self.patience;
-            } else {
-                std::hint::spin_loop();
-            }
-        }
-    }
-}
 
 /// Counts the times of round trips, after a warm-up and until the end.
 pub struct Stopwatch {
@@ -217,7 +187,8 @@ fn recv<const W: usize>(rx: &mut impl Rx<W>, wait: Wait, idle: Idle) -> u64 {
 pub fn trips<S: System, const W: usize>(run: Run, wait: Wait) -> Result<Trips> {
     let about = &S::ABOUT;
     let blocking = wait != Wait::Polling;
-    let shape = Shape { producers: 1, consumers: 1, blocking, capacity: S::trip_slots(W) };
+    let (capacity, idle) = (S::trip_slots(W), Idle::new(false));
+    let shape = Shape { producers: 1, consumers: 1, blocking, capacity, idle };
     let there = S::Channel::<W>::make(&format!("{}-there", run.name), shape)?;
     let back = S::Channel::<W>::make(&format!("{}-back", run.name), shape)?;
     let client = |board: &Board| {
@@ -225,7 +196,6 @@ pub fn trips<S: System, const W: usize>(run: Run, wait: Wait) -> Result<Trips> {
         board.meet(2);
         rx.settle();
         board.meet(4);
-        let idle = Idle::new(false);
         let mut watch = Stopwatch::start(run)?;
         for number in 0.. {
             if wait == Wait::Paused {
@@ -253,7 +223,6 @@ pub fn trips<S: System, const W: usize>(run: Run, wait: Wait) -> Result<Trips> {
         board.meet(2);
         rx.settle();
         board.meet(4);
-        let idle = Idle::new(false);
         loop {
             let number = recv(&mut rx, wait, idle);
             send(&mut tx, number, wait, idle);
@@ -358,11 +327,11 @@ pub fn stream<C: Channel<W>, const W: usize>(
     batches: bool,
 ) -> Result<Received> {
     let blocking = about.streams_block;
-    let shape = Shape { producers, consumers, blocking, capacity: capacity(W) };
+    let all = producers + consumers;
+    let idle = Idle::new(run.cpus.len() < all);
+    let shape = Shape { producers, consumers, blocking, capacity: capacity(W), idle };
     let channel = C::make(run.name, shape)?;
     let channel = &channel;
-    let all = producers + consumers;
-    let crowded = run.cpus.len() < all;
     let length = run.warm_up() + run.length;
     let produce = move |producer: usize| {
         move |board: &Board| {
@@ -370,7 +339,6 @@ pub fn stream<C: Channel<W>, const W: usize>(
             board.meet(all);
             board.meet(2 * all);
             let end = Instant::now() + length;
-            let idle = Idle::new(crowded);
             let mut sent = 0;
             while Instant::now() < end {
                 let next = sent + between_looks(W);
@@ -408,7 +376,6 @@ pub fn stream<C: Channel<W>, const W: usize>(
         board.meet(all);
         rx.settle();
         board.meet(2 * all);
-        let idle = Idle::new(crowded);
         let mut order = Order::new(producers, consumers, about.delivery);
         let mut meter = Meter::start(run, W);
         // A broadcast's producers each stop for themselves, as their messages may

@@ -12,6 +12,8 @@ enum With {
     System(About),
     /// The cache line there and back beside it.
     Floor,
+    /// The bandwidth of 64 KiB copied from core to core beside it.
+    Copy,
 }
 
 /// What a target wants of the ratio.
@@ -62,8 +64,8 @@ pub fn targets(cells: &[Cell]) -> Vec<Target> {
         target(cells, pipe(), (Kind::Stream, 64, one), "", rtrb(), Wanted::Least(4.0)),
     ];
     for bytes in [1 << 10, 1 << 16] {
-        let copy = With::System(sketch::Copy::ABOUT);
-        all.push(target(cells, pipe(), (Kind::Stream, bytes, one), "", copy, Wanted::Least(0.95)));
+        let task = (Kind::Stream, bytes, one);
+        all.push(target(cells, pipe(), task, "", With::Copy, Wanted::Least(0.95)));
     }
     for bytes in [8, 64] {
         for sides in [(2, 2), (2, 1), (1, 2)] {
@@ -99,17 +101,19 @@ fn target(
         "p99" => sample.outcome.trips(|trips| trips.p99),
         _ => sample.outcome.rate(),
     };
-    let floor = |ground: &Ground| if quantile == "p99" { ground.line_p99 } else { ground.line };
     let our_cell = find(&ours)?;
+    let beside = |floor: &dyn Fn(&Ground) -> f64| {
+        let ratio = |sample: &Sample| {
+            let [before, after] = sample.floor.each_ref().map(floor);
+            Some(figure(sample)? / f64::midpoint(before, after))
+        };
+        let kept = our_cell.samples.iter().filter(|sample| !sample.dropped);
+        kept.filter_map(ratio).collect()
+    };
     let (name, ratios) = match with {
-        With::Floor => {
-            let ratio = |sample: &Sample| {
-                let [before, after] = [floor(&sample.floor[0]), floor(&sample.floor[1])];
-                Some(figure(sample)? / f64::midpoint(before, after))
-            };
-            let kept = our_cell.samples.iter().filter(|sample| !sample.dropped);
-            ("floor", kept.filter_map(ratio).collect())
-        }
+        With::Floor if quantile == "p99" => ("floor", beside(&|ground| ground.line_p99)),
+        With::Floor => ("floor", beside(&|ground| ground.line)),
+        With::Copy => ("copy", beside(&|ground| ground.bandwidth() / bytes as f64)),
         With::System(other) => {
             let both = our_cell.samples.iter().zip(&find(&other)?.samples);
             let kept = both.filter(|(ours, theirs)| !ours.dropped && !theirs.dropped);

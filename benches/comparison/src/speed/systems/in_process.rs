@@ -190,12 +190,19 @@ pub enum DisruptorTx<const W: usize> {
     ManyToMany(MultiProducer<[u64; W], MultiConsumerBarrier>),
 }
 
-pub enum DisruptorRx<const W: usize> {
+pub enum Poller<const W: usize> {
     One(EventPoller<[u64; W], OneBarrier>),
     Many(EventPoller<[u64; W], ManyBarrier>),
 }
 
-pub struct DisruptorChannel<const W: usize>(Once<DisruptorTx<W>>, Once<DisruptorRx<W>>);
+pub struct DisruptorRx<const W: usize> {
+    poller: Poller<W>,
+    /// The checked messages of the last poll, and how many of them were handed on.
+    polled: Vec<u64>,
+    seen: usize,
+}
+
+pub struct DisruptorChannel<const W: usize>(Once<DisruptorTx<W>>, Once<Poller<W>>);
 
 impl System for Disruptor {
     const ABOUT: About = About {
@@ -206,8 +213,8 @@ impl System for Disruptor {
         kinds: &[Kind::Trip, Kind::Stream, Kind::Batch, Kind::Many],
         streams_block: false,
         most: (usize::MAX, 2),
-        note: "in place by try_publish, and by event pollers, which take one event each (batches: \
-               batch_publish, and up to 64); several consumers each get every message; waiting is \
+        note: "in place by try_publish (batches: batch_publish), and by event pollers, which take \
+               up to 64 events a poll; several consumers each get every message; waiting is \
                spinning",
     };
     type Channel<const W: usize> = DisruptorChannel<W>;
@@ -228,14 +235,14 @@ impl<const W: usize> Channel<W> for DisruptorChannel<W> {
             (1, 1) => {
                 let builder = build_single_producer(size, event, BusySpin);
                 let (poller, builder) = builder.new_event_poller();
-                (vec![DisruptorTx::One(builder.build())], vec![DisruptorRx::One(poller)])
+                (vec![DisruptorTx::One(builder.build())], vec![Poller::One(poller)])
             }
             (producers, 1) => {
                 let builder = build_multi_producer(size, event, BusySpin);
                 let (poller, builder) = builder.new_event_poller();
                 let producer = builder.build();
                 let all = (0..producers).map(|_| DisruptorTx::ManyToOne(producer.clone()));
-                (all.collect(), vec![DisruptorRx::Many(poller)])
+                (all.collect(), vec![Poller::Many(poller)])
             }
             (producers, 2) => {
                 let builder = build_multi_producer(size, event, BusySpin);
@@ -243,7 +250,7 @@ impl<const W: usize> Channel<W> for DisruptorChannel<W> {
                 let (second, builder) = builder.new_event_poller();
                 let producer = builder.build();
                 let all = (0..producers).map(|_| DisruptorTx::ManyToMany(producer.clone()));
-                (all.collect(), vec![DisruptorRx::Many(first), DisruptorRx::Many(second)])
+                (all.collect(), vec![Poller::Many(first), Poller::Many(second)])
             }
             _ => return Err("one or two consumers".into()),
         };
@@ -255,7 +262,8 @@ impl<const W: usize> Channel<W> for DisruptorChannel<W> {
     }
 
     fn rx(&self) -> Result<DisruptorRx<W>> {
-        self.1.take()
+        let poller = self.1.take()?;
+        Ok(DisruptorRx { poller, polled: Vec::with_capacity(BATCH), seen: 0 })
     }
 }
 
@@ -281,11 +289,11 @@ impl<const W: usize> Tx<W> for DisruptorTx<W> {
     }
 }
 
-/// Reads up to `limit` events; whether there were any. (A macro, because the
+/// Reads what is there, up to a batch; whether there was anything. (A macro, because the
 /// trait that both kinds of poller are generic over has no public name.)
 macro_rules! poll {
-    ($poller:expr, $limit:expr, $each:expr) => {
-        match $poller.take($limit) {
+    ($poller:expr, $each:expr) => {
+        match $poller.take(BATCH as u64) {
             Ok(mut events) => {
                 for event in &mut events {
                     $each(check(event));
@@ -301,17 +309,27 @@ macro_rules! poll {
 impl<const W: usize> Rx<W> for DisruptorRx<W> {
     #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
-        let mut found = None;
-        match self {
-            DisruptorRx::One(poller) => poll!(poller, 1, |head| found = Some(head)),
-            DisruptorRx::Many(poller) => poll!(poller, 1, |head| found = Some(head)),
-        };
-        found
+        let DisruptorRx { poller, polled, seen } = self;
+        if *seen == polled.len() {
+            polled.clear();
+            *seen = 0;
+            let came = match poller {
+                Poller::One(poller) => poll!(poller, |head| polled.push(head)),
+                Poller::Many(poller) => poll!(poller, |head| polled.push(head)),
+            };
+            if !came {
+                return None;
+            }
+        }
+        *seen += 1;
+        Some(polled[*seen - 1])
     }
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
-        let DisruptorRx::One(poller) = self else { unreachable!("batches are for one to one") };
-        while !poll!(poller, BATCH as u64, each) {
+        let Poller::One(poller) = &mut self.poller else {
+            unreachable!("batches are for one to one")
+        };
+        while !poll!(poller, each) {
             std::hint::spin_loop();
         }
     }

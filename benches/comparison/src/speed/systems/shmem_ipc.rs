@@ -11,16 +11,24 @@ use std::ops::Range;
 
 pub struct ShmemIpc;
 
-/// The descriptors that the two sides share.
+/// The descriptors that the two sides share, and whether they wait for each other's signals.
 pub struct Ring {
     capacity: usize,
+    blocking: bool,
     memory: File,
     empty: File,
     full: File,
 }
 
-pub struct ShmemTx<const W: usize>(Sender<[u64; W]>);
-pub struct ShmemRx<const W: usize>(Receiver<[u64; W]>);
+pub struct ShmemTx<const W: usize> {
+    sender: Sender<[u64; W]>,
+    blocking: bool,
+}
+
+pub struct ShmemRx<const W: usize> {
+    receiver: Receiver<[u64; W]>,
+    blocking: bool,
+}
 
 impl System for ShmemIpc {
     const ABOUT: About = About {
@@ -31,9 +39,9 @@ impl System for ShmemIpc {
         kinds: &[Kind::Trip, Kind::TripBlocking, Kind::Wake, Kind::Stream, Kind::Batch],
         streams_block: false,
         most: (1, 1),
-        note: "sharedring, in place by send_raw and receive_raw, one message a call (batches: up \
-               to 64), which signal an eventfd whenever the ring was empty or full; blocking by \
-               block_until_readable; the descriptors are inherited",
+        note: "sharedring, in place, one message a call (batches: up to 64), polling by send and \
+               recv of sender_mut and receiver_mut, which signal nobody; blocking by send_raw, \
+               receive_raw and block_until_readable; the descriptors are inherited",
     };
     type Channel<const W: usize> = Ring;
 }
@@ -46,6 +54,7 @@ impl<const W: usize> Channel<W> for Ring {
         let ring = Sender::<[u64; W]>::new(shape.capacity).or_else(said)?;
         Ok(Ring {
             capacity: shape.capacity,
+            blocking: shape.blocking,
             memory: ring.memfd().as_file().try_clone()?,
             empty: ring.empty_signal().try_clone()?,
             full: ring.full_signal().try_clone()?,
@@ -55,18 +64,31 @@ impl<const W: usize> Channel<W> for Ring {
     fn tx(&self) -> Result<ShmemTx<W>> {
         let (memory, empty, full) = self.descriptors()?;
         let sender = Sender::open(self.capacity, memory, empty, full).or_else(said)?;
-        Ok(ShmemTx(sender))
+        Ok(ShmemTx { sender, blocking: self.blocking })
     }
 
     fn rx(&self) -> Result<ShmemRx<W>> {
         let (memory, empty, full) = self.descriptors()?;
-        Ok(ShmemRx(Receiver::open(self.capacity, memory, empty, full).or_else(said)?))
+        let receiver = Receiver::open(self.capacity, memory, empty, full).or_else(said)?;
+        Ok(ShmemRx { receiver, blocking: self.blocking })
     }
 }
 
 impl Ring {
     fn descriptors(&self) -> Result<(File, File, File)> {
         Ok((self.memory.try_clone()?, self.empty.try_clone()?, self.full.try_clone()?))
+    }
+}
+
+impl<const W: usize> ShmemTx<W> {
+    /// Has messages written where there is room: how many, says `write`.
+    #[inline(always)]
+    fn put(&mut self, write: impl FnOnce(*mut [u64; W], usize) -> usize) {
+        if self.blocking {
+            self.sender.send_raw(write).unwrap();
+        } else {
+            self.sender.sender_mut().send(write).unwrap();
+        }
     }
 }
 
@@ -83,13 +105,13 @@ impl<const W: usize> Tx<W> for ShmemTx<W> {
             sent = true;
             1
         };
-        self.0.send_raw(send).unwrap();
+        self.put(send);
         sent
     }
 
     #[inline(always)]
     fn send(&mut self, head: u64) {
-        self.0.block_until_writable().unwrap();
+        self.sender.block_until_writable().unwrap();
         assert!(self.try_send(head));
     }
 
@@ -104,46 +126,48 @@ impl<const W: usize> Tx<W> for ShmemTx<W> {
                 }
                 count
             };
-            self.0.send_raw(send).unwrap();
+            self.put(send);
             std::hint::spin_loop();
         }
     }
 }
 
-/// Receives up to `limit` messages, as many as lie together.
-#[inline(always)]
-fn receive<const W: usize>(
-    receiver: &mut Receiver<[u64; W]>,
-    limit: usize,
-    mut each: impl FnMut(u64),
-) {
-    let receive = |messages: *const [u64; W], count: usize| {
-        let count = count.min(limit);
-        for i in 0..count {
-            // SAFETY: one of `count` messages, which are the receiver's until it
-            // has returned. (That nobody scribbles over them is known here.)
-            each(check(unsafe { &*messages.add(i) }));
+impl<const W: usize> ShmemRx<W> {
+    /// Receives up to `limit` messages, as many as lie together.
+    #[inline(always)]
+    fn receive(&mut self, limit: usize, mut each: impl FnMut(u64)) {
+        let receive = |messages: *const [u64; W], count: usize| {
+            let count = count.min(limit);
+            for i in 0..count {
+                // SAFETY: one of `count` messages, which are the receiver's until it
+                // has returned. (That nobody scribbles over them is known here.)
+                each(check(unsafe { &*messages.add(i) }));
+            }
+            count
+        };
+        if self.blocking {
+            self.receiver.receive_raw(receive).unwrap();
+        } else {
+            self.receiver.receiver_mut().recv(receive).unwrap();
         }
-        count
-    };
-    receiver.receive_raw(receive).unwrap();
+    }
 }
 
 impl<const W: usize> Rx<W> for ShmemRx<W> {
     #[inline(always)]
     fn try_recv(&mut self) -> Option<u64> {
         let mut found = None;
-        receive(&mut self.0, 1, |head| found = Some(head));
+        self.receive(1, |head| found = Some(head));
         found
     }
 
     #[inline(always)]
     fn recv(&mut self) -> u64 {
-        self.0.block_until_readable().unwrap();
+        self.receiver.block_until_readable().unwrap();
         self.try_recv().expect("nothing to read")
     }
 
     fn recv_batch(&mut self, each: &mut impl FnMut(u64)) {
-        receive(&mut self.0, BATCH, each);
+        self.receive(BATCH, each);
     }
 }
