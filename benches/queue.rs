@@ -1,7 +1,8 @@
 //! The queue through its public API: what one operation costs, and what
 //! several threads get through it. Arrived data is checked.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use slipring::Queue;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -40,12 +41,13 @@ fn uncontended(c: &mut Criterion) {
 
     let blobs = Queue::create_bytes(&name("blobs"), 64, 4096).unwrap();
     let (mut tx, mut rx) = (blobs.sender().unwrap(), blobs.receiver().unwrap());
-    let message = vec![7u8; 4096];
+    let mut message = vec![7u8; 4096];
     group.throughput(Throughput::Bytes(4096));
     group.bench_function("try_send + try_take, 4096 bytes", |b| {
         b.iter(|| {
+            message[4095] = message[4095].wrapping_add(1);
             tx.try_send(black_box(&message)).unwrap();
-            assert_eq!(rx.try_take().unwrap()[4095], 7);
+            assert_eq!(rx.try_take().unwrap()[4095], message[4095]);
         });
     });
     group.finish();
@@ -158,8 +160,7 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-/// 64 KiB: copied in and out, or lent where they lie, with 8 bytes of them
-/// touched.
+/// 64 KiB, copied in and out.
 fn large(c: &mut Criterion) {
     type Large = [u64; 8192];
     let mut group = c.benchmark_group("queue/64 KiB");
@@ -175,8 +176,26 @@ fn large(c: &mut Criterion) {
             assert_eq!(black_box(rx.try_recv().unwrap())[8191], message[8191]);
         });
     });
+    group.finish();
+}
+
+/// Messages lent where they lie, with 8 bytes of them touched: whatever their size.
+fn in_place(c: &mut Criterion) {
+    let mut group = c.benchmark_group("queue/in place");
+    group.throughput(Throughput::Elements(1));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    lent::<1>(&mut group);
+    lent::<8>(&mut group);
+    lent::<128>(&mut group);
+    lent::<8192>(&mut group);
+    group.finish();
+}
+
+fn lent<const WORDS: usize>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let queue = Queue::<[u64; WORDS]>::create(&name(&format!("lent-{WORDS}")), 16).unwrap();
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
     let mut i = 0;
-    group.bench_function("claim + take", |b| {
+    group.bench_function(format!("claim + take, {} bytes", 8 * WORDS), |b| {
         b.iter(|| {
             let mut slot = tx.try_claim().unwrap();
             slot[0] = i;
@@ -185,8 +204,16 @@ fn large(c: &mut Criterion) {
             i += 1;
         });
     });
-    group.finish();
 }
 
-criterion_group!(benches, uncontended, capacities, participants, batches, large, contended);
+criterion_group!(
+    benches,
+    uncontended,
+    capacities,
+    participants,
+    batches,
+    large,
+    in_place,
+    contended
+);
 criterion_main!(benches);

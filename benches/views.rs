@@ -18,7 +18,16 @@ fn value(c: &mut Criterion) {
     let mut group = c.benchmark_group("value");
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     let word = Value::<u64>::create(&name("load"), 1).unwrap();
-    group.bench_function("load, 8 bytes", |b| b.iter(|| assert_eq!(black_box(word.load()), 1)));
+    // Summed up, since to assert each one costs more than to load it.
+    group.bench_function("load, 8 bytes", |b| {
+        b.iter_custom(|times| {
+            let start = Instant::now();
+            let sum = (0..times).fold(0, |sum, _| sum + word.load());
+            let elapsed = start.elapsed();
+            assert_eq!(sum, times);
+            elapsed
+        });
+    });
     let word = Value::<u64>::create(&name("store"), 1).unwrap();
     group.bench_function("store, 8 bytes", |b| {
         b.iter(|| word.store(black_box(2)));
@@ -35,7 +44,16 @@ fn value(c: &mut Criterion) {
 
     let large = Value::<[u64; 8]>::create(&name("load-large"), [3; 8]).unwrap();
     group.bench_function("load, 64 bytes", |b| {
-        b.iter(|| assert_eq!(black_box(large.load()), [3; 8]));
+        b.iter_custom(|times| {
+            let start = Instant::now();
+            let sums = (0..times).fold([0; 8], |sums, _| {
+                let value = large.load();
+                core::array::from_fn::<u64, 8, _>(|word| sums[word] + value[word])
+            });
+            let elapsed = start.elapsed();
+            assert_eq!(sums, [3 * times; 8]);
+            elapsed
+        });
     });
     let large = Value::<[u64; 8]>::create(&name("store-large"), [3; 8]).unwrap();
     group.bench_function("store, 64 bytes", |b| {

@@ -167,21 +167,43 @@ impl<T: Pod> Value<T> {
     }
 
     /// Reads the value.
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) -> T {
-        match &self.form {
+        if const { is_atomic::<T>() } {
             // SAFETY: a live word of an atomic's size (that of `T`, by its tag),
             // on a line of its own, accessed through `bits` alone.
-            Form::Atomic(word) => unsafe { bits::load(*word) },
-            Form::Cell(cell) => {
-                let mut value = MaybeUninit::<T>::uninit();
-                // SAFETY: the cell's geometry is of `T`'s size, and any bytes
-                // are a `T`.
-                unsafe {
-                    cell.load(value.as_mut_ptr().cast(), || self.me().ok());
-                    value.assume_init()
-                }
-            }
+            unsafe { bits::load(self.word()) }
+        } else {
+            self.load_cell()
+        }
+    }
+
+    #[inline]
+    fn load_cell(&self) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the cell's geometry is of `T`'s size, and any bytes
+        // are a `T`.
+        unsafe {
+            self.cell().load(value.as_mut_ptr().cast(), size_of::<T>(), || self.me().ok());
+            value.assume_init()
+        }
+    }
+
+    /// The word of a type of an atomic's size.
+    #[inline(always)]
+    fn word(&self) -> NonNull<u8> {
+        match &self.form {
+            Form::Atomic(word) => *word,
+            Form::Cell(_) => unreachable!("the type is of an atomic's size"),
+        }
+    }
+
+    /// The cell of another type.
+    #[inline(always)]
+    fn cell(&self) -> &Cell<'static> {
+        match &self.form {
+            Form::Cell(cell) => cell,
+            Form::Atomic(_) => unreachable!("the type is of no atomic's size"),
         }
     }
 
@@ -192,13 +214,19 @@ impl<T: Pod> Value<T> {
     /// Types that are not of an atomic's size: in a forked child that the
     /// operating system does not let attach (see [`Value::store_timeout`] for
     /// an error instead).
-    #[inline]
+    #[inline(always)]
     pub fn store(&self, value: T) {
-        match &self.form {
+        if const { is_atomic::<T>() } {
             // SAFETY: as in `load`.
-            Form::Atomic(word) => unsafe { bits::store(*word, value) },
-            Form::Cell(cell) => self.write(cell, |_| value),
+            unsafe { bits::store(self.word(), value) }
+        } else {
+            self.store_cell(value);
         }
+    }
+
+    #[inline]
+    fn store_cell(&self, value: T) {
+        self.lock_anyhow(self.cell()).store(&value);
     }
 
     /// Replaces the value, waiting for other writers for at most `timeout`;
@@ -243,18 +271,16 @@ impl<T: Pod> Value<T> {
                 }
             }
             Form::Cell(cell) => {
-                let mut old = None;
-                self.write(cell, |value| {
-                    old = Some(value);
-                    change(value)
-                });
-                old.unwrap_or_else(T::zeroed)
+                let locked = self.lock_anyhow(cell);
+                let old = locked.load();
+                locked.store(&change(old));
+                old
             }
         }
     }
 
-    /// Replaces the value under the cell's lock, whatever it takes.
-    fn write(&self, cell: &Cell<'static>, change: impl FnOnce(T) -> T) {
+    /// The cell's lock, whatever it takes.
+    fn lock_anyhow<'c>(&self, cell: &'c Cell<'static>) -> Locked<'c> {
         let identity = loop {
             match self.attachment.identity() {
                 Ok(identity) => break identity,
@@ -263,17 +289,16 @@ impl<T: Pod> Value<T> {
                 Err(error) => panic!("can't attach after fork: {error}"),
             }
         };
-        let locked = loop {
+        loop {
             match self.lock(cell, identity, None) {
-                Ok(Some(locked)) => break locked,
+                Ok(Some(locked)) => return locked,
                 Ok(None) => {}
                 // The lock's word is none that a process writes.
                 Err(Error::Corrupt { .. }) => cell.lock.reset(),
                 // The kernel could not tell whether its owner is dead.
                 Err(_) => std::thread::sleep(SLICE),
             }
-        };
-        locked.store(&change(locked.load()));
+        }
     }
 
     fn lock<'c>(
@@ -304,7 +329,7 @@ impl Locked<'_> {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: as in `Value::load`; the lock is held.
         unsafe {
-            self.cell.load_locked(value.as_mut_ptr().cast());
+            self.cell.load_locked(value.as_mut_ptr().cast(), size_of::<T>());
             value.assume_init()
         }
     }
@@ -313,7 +338,7 @@ impl Locked<'_> {
         // In a child forked by `update`'s function the lock is the parent's.
         if self.identity.is_current() {
             // SAFETY: the cell's geometry is of `T`'s size; the lock is held.
-            unsafe { self.cell.store_locked(core::ptr::from_ref(value).cast()) };
+            unsafe { self.cell.store_locked(core::ptr::from_ref(value).cast(), size_of::<T>()) };
         }
     }
 }
@@ -327,14 +352,6 @@ impl Drop for Locked<'_> {
 }
 
 impl<T: Number> Value<T> {
-    #[inline(always)]
-    fn word(&self) -> NonNull<u8> {
-        match &self.form {
-            Form::Atomic(word) => *word,
-            Form::Cell(_) => unreachable!("numbers are of an atomic's size"),
-        }
-    }
-
     #[inline(always)]
     fn fetch(&self, operation: Fetch, operand: T) -> T {
         // SAFETY: as in `load`; numbers are of an atomic's size.

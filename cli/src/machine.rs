@@ -1,7 +1,7 @@
 //! The machine, as far as it bears on how fast anything is here.
 
 use crate::Result;
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,9 +33,7 @@ impl Machine {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
         };
-        let allowed = sched_getaffinity(None)?;
-        let cpus: Vec<usize> =
-            (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+        let cpus = cpus()?;
         if let Some(cpu) = placed_on.iter().flatten().find(|cpu| !cpus.contains(cpu)) {
             return Err(format!("CPU {cpu} is none of {cpus:?}, where this process may run").into());
         }
@@ -60,8 +58,8 @@ impl Machine {
         })
     }
 
-    /// What spoils the figures.
-    pub fn warnings(&self) -> Vec<String> {
+    /// What spoils the figures, of at most so many processes at once.
+    pub fn warnings(&self, processes: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |spoilt, why: String| {
             if spoilt {
@@ -71,6 +69,10 @@ impl Machine {
         warn(self.debug_build, "a debug build: run it with --release".to_owned());
         let one = "the two sides take turns, in slices of milliseconds";
         warn(self.cpus.len() < 2, format!("one CPU: {one}"));
+        if self.cpus.len() >= 2 && processes > self.cpus.len() {
+            let there = self.cpus.len();
+            warn(true, format!("{processes} processes on {there} CPUs: some take turns"));
+        }
         let together = self.placed_on.is_some_and(|[here, there]| here == there);
         warn(together && self.cpus.len() > 1, format!("both sides on one CPU: {one}"));
         if let Some(load) = self.load {
@@ -98,6 +100,12 @@ impl fmt::Display for Machine {
     }
 }
 
+/// The CPUs that this process may run on.
+pub fn cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
+}
+
 /// How many processes wanted to run in the last minute, on average.
 pub fn load() -> Option<f64> {
     read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
@@ -123,7 +131,8 @@ mod tests {
 
     #[test]
     fn whatever_spoils_the_figures_is_warned_of() {
-        assert_eq!(good().warnings(), [""; 0]);
+        assert_eq!(good().warnings(2), [""; 0]);
+        assert_eq!(good().warnings(3), ["3 processes on 2 CPUs: some take turns"]);
         let spoilt = [
             Machine { debug_build: true, ..good() },
             Machine { cpus: vec![1], placed_on: None, ..good() },
@@ -133,7 +142,8 @@ mod tests {
             Machine { virtual_machine: true, ..good() },
         ];
         for machine in spoilt {
-            assert_eq!(machine.warnings().len(), 1, "{machine}: {:?}", machine.warnings());
+            let warnings = machine.warnings(2);
+            assert_eq!(warnings.len(), 1, "{machine}: {warnings:?}");
         }
     }
 

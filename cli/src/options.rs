@@ -8,8 +8,44 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Two CPUs, for the two sides of a measurement.
-pub fn cpus(text: &str) -> Result<[usize; 2], String> {
+/// Where the two sides of a measurement run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Wherever the scheduler puts them.
+    Nowhere,
+    On([usize; 2]),
+}
+
+/// Two CPUs, or none.
+pub fn pin(text: &str) -> Result<Pin, String> {
+    if text == "none" {
+        return Ok(Pin::Nowhere);
+    }
     let both: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    both.ok().and_then(|both| both.try_into().ok()).ok_or("expected two numbers".to_owned())
+    let both = both.ok().and_then(|both| both.try_into().ok());
+    both.map(Pin::On).ok_or("expected two numbers, or none".to_owned())
+}
+
+/// The CPUs of the two sides: those that were asked for, or the first two of these.
+pub fn places(pin: Option<Pin>, cpus: &[usize]) -> Option<[usize; 2]> {
+    match (pin, cpus) {
+        (Some(Pin::Nowhere), _) => None,
+        (Some(Pin::On(both)), _) => Some(both),
+        (None, &[here, there, ..]) => Some([here, there]),
+        (None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_have_a_place_unless_they_shall_not() {
+        assert_eq!(places(None, &[3, 5, 6]), Some([3, 5]));
+        assert_eq!(places(None, &[3]), None);
+        assert_eq!(places(pin("none").ok(), &[3, 5]), None);
+        assert_eq!(places(pin("5,3").ok(), &[3, 5]), Some([5, 3]));
+        assert!(pin("1").is_err() && pin("1,2,3").is_err() && pin("a,b").is_err());
+    }
 }

@@ -171,7 +171,7 @@ fn values_alone_and_shared() {
         assert_eq!(row["access"], *access);
         assert!(positive(row, "operations") && positive(row, "ns_per_operation"), "{row}");
         let alone = !access.contains("while");
-        assert_eq!(row["times_floor"].is_null(), alone, "no line moves: {row}");
+        assert_eq!(row["floor"], if alone { "memory" } else { "line" }, "{row}");
         assert_eq!(positive(row, "others"), !alone, "{row}");
         assert_eq!(number(row, "processes") == 1.0, alone, "{row}");
     }
@@ -185,8 +185,9 @@ fn sleepers_are_woken() {
         assert_eq!(row["woken"], woken);
         assert!(positive(row, "sends") && positive(row, "send_p50_ns"), "{row}");
         assert!(number(row, "send_p50_ns") <= number(row, "send_p99_ns"), "{row}");
+        assert!(positive(row, "floor_ns") && number(row, "times_floor") >= 0.0, "{row}");
         if woken == "nobody" {
-            assert!(row["wake_up"].is_null(), "{row}");
+            assert!(row["wake_up"].is_null() && row["floor"] == "slots", "{row}");
         } else {
             ordered(&row["wake_up"]);
             assert_eq!(number(row, "sends"), number(&row["wake_up"], "count"));
@@ -201,15 +202,18 @@ fn the_machine_and_its_floors_stand_beside_the_figures() {
     for field in ["cpu", "kernel", "version"] {
         assert!(!machine[field].as_str().unwrap().is_empty(), "{machine}");
     }
-    assert!(!machine["cpus"].as_array().unwrap().is_empty(), "{machine}");
-    assert!(machine["placed_on"].is_null(), "{machine}");
+    let cpus = machine["cpus"].as_array().unwrap();
+    match &cpus[..] {
+        [here, there, ..] => assert_eq!(machine["placed_on"], serde_json::json!([here, there])),
+        _ => assert!(cpus.len() == 1 && machine["placed_on"].is_null(), "{machine}"),
+    }
     let warnings = report["warnings"].as_array().unwrap();
     let warned = warnings.iter().any(|text| text.as_str().unwrap().contains("debug build"));
     assert_eq!(warned, cfg!(debug_assertions), "{report}");
     assert_eq!(machine["debug_build"], cfg!(debug_assertions));
 
     let floors = report["floors"]["rows"].as_array().unwrap();
-    let names = ["ping_pong", "ping_pong_with_pauses", "copy", "futex"];
+    let names = ["line", "copy", "futex"];
     assert!(floors.iter().map(|row| &row["floor"]).eq(names.iter()));
     for row in floors {
         // Before and after all.
@@ -236,6 +240,18 @@ fn both_sides_can_be_kept_on_cpus() {
     assert_eq!(report["machine"]["placed_on"], serde_json::json!([cpu, cpu]));
     let warnings = report["warnings"].to_string();
     assert!(warnings.contains("one CPU"), "{warnings}");
+    let report = json(&["--kind", "value", "--size", "8", "--pin", "none"]);
+    assert!(report["machine"]["placed_on"].is_null(), "{report}");
+}
+
+#[test]
+fn too_many_for_the_machine_are_warned_of() {
+    let cpus = rustix::thread::sched_getaffinity(None).unwrap().count();
+    let crew = format!("{cpus}x1");
+    let report = json(&["--kind", "mpmc", "--size", "8", "--crew", &crew]);
+    let warnings = report["warnings"].to_string();
+    let wanted = if cpus == 1 { "one CPU".into() } else { format!("{} processes on", cpus + 1) };
+    assert!(warnings.contains(&wanted), "{warnings}");
 }
 
 #[test]

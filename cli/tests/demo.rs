@@ -115,7 +115,7 @@ fn nonsense_is_refused() {
         &["demo", "--producers", "0"],
         &["demo", "--seconds", "forever"],
         &["demo", "--seconds", "NaN"],
-        &["demo", "--cpus", "1"],
+        &["demo", "--pin", "1"],
         &["inspect"],
         &["unlink"],
     ] {

@@ -129,15 +129,19 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The words of the copy that belongs to `seq`.
+    /// The words of the copy that belongs to `seq`, of a value of this size.
+    ///
+    /// The size is the geometry's. Callers hand it on because they know it when they are
+    /// compiled: loops over a few words cost as much as the words.
     #[inline(always)]
-    fn copy(&self, seq: u64) -> &'a [AtomicU64] {
+    fn copy(&self, seq: u64, size: usize) -> &'a [AtomicU64] {
+        debug_assert_eq!(size, self.geometry.size);
         let offset = (seq % 2) as usize * self.geometry.stride;
         // SAFETY: two copies of `words` words lie `stride` apart from `copies`
         // on, initialised; atomics may be shared.
         unsafe {
             let first = self.copies.add(offset).cast::<AtomicU64>().as_ptr();
-            core::slice::from_raw_parts(first, self.geometry.words)
+            core::slice::from_raw_parts(first, size.div_ceil(8))
         }
     }
 
@@ -145,15 +149,15 @@ impl<'a> Cell<'a> {
     ///
     /// # Safety
     ///
-    /// `to` must be writable for the geometry's size.
+    /// `to` must be writable for them.
     #[inline(always)]
-    unsafe fn copy_out(&self, words: &[AtomicU64], to: *mut u8) {
-        let whole = self.geometry.size / 8;
+    unsafe fn copy_out(words: &[AtomicU64], to: *mut u8, size: usize) {
+        let whole = size / 8;
         for (i, word) in words[..whole].iter().enumerate() {
             // SAFETY: i < size / 8, so eight bytes from 8 * i are inside.
             unsafe { to.add(i * 8).cast::<u64>().write_unaligned(word.load(Ordering::Relaxed)) };
         }
-        let rest = self.geometry.size % 8;
+        let rest = size % 8;
         if rest != 0 {
             let bytes = words[whole].load(Ordering::Relaxed).to_ne_bytes();
             // SAFETY: the last `rest` bytes.
@@ -165,10 +169,10 @@ impl<'a> Cell<'a> {
     ///
     /// # Safety
     ///
-    /// `from` must be readable for the geometry's size.
+    /// `from` must be readable for them.
     #[inline(always)]
-    unsafe fn copy_in(&self, words: &[AtomicU64], from: *const u8) {
-        let whole = self.geometry.size / 8;
+    unsafe fn copy_in(words: &[AtomicU64], from: *const u8, size: usize) {
+        let whole = size / 8;
         for (i, word) in words[..whole].iter().enumerate() {
             // SAFETY: i < size / 8, so eight bytes from 8 * i are inside.
             word.store(
@@ -177,7 +181,7 @@ impl<'a> Cell<'a> {
             );
             point("cell.word");
         }
-        let rest = self.geometry.size % 8;
+        let rest = size % 8;
         if rest != 0 {
             let mut bytes = [0; 8];
             // SAFETY: the last `rest` bytes.
@@ -193,11 +197,11 @@ impl<'a> Cell<'a> {
     ///
     /// As [`Cell::load`].
     #[inline(always)]
-    unsafe fn try_load(&self, to: *mut u8) -> bool {
+    unsafe fn try_load(&self, to: *mut u8, size: usize) -> bool {
         // Edge V: Acquire pairs with the Release in `store`.
         let seq = self.seq.load(Ordering::Acquire);
         // SAFETY: the caller's promise.
-        unsafe { self.copy_out(self.copy(seq), to) };
+        unsafe { Self::copy_out(self.copy(seq, size), to, size) };
         // Edge T: pairs with the Release fence in `store`.
         fence(Ordering::Acquire);
         self.seq.load(Ordering::Relaxed) == seq
@@ -210,12 +214,12 @@ impl<'a> Cell<'a> {
     ///
     /// # Safety
     ///
-    /// `to` must be writable for the geometry's size.
-    #[inline]
-    pub(crate) unsafe fn load(&self, to: *mut u8, me: impl FnOnce() -> Option<Owner>) {
+    /// The size must be the geometry's, and `to` writable for as many bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn load(&self, to: *mut u8, size: usize, me: impl FnOnce() -> Option<Owner>) {
         for _ in 0..PATIENCE {
             // SAFETY: the caller's promise.
-            if unsafe { self.try_load(to) } {
+            if unsafe { self.try_load(to, size) } {
                 return;
             }
             sync::spin_loop();
@@ -232,7 +236,7 @@ impl<'a> Cell<'a> {
         for _ in 0..STEP_BUDGET {
             let locked = me.filter(|me| self.lock.try_lock(*me).is_ok());
             // SAFETY: the caller's promise.
-            let whole = unsafe { self.try_load(to) };
+            let whole = unsafe { self.try_load(to, self.geometry.size) };
             if let Some(me) = locked {
                 self.lock.clear_poison(me);
                 self.lock.unlock(me);
@@ -248,16 +252,16 @@ impl<'a> Cell<'a> {
     ///
     /// # Safety
     ///
-    /// `from` must be readable for the geometry's size.
-    #[inline]
-    pub(crate) unsafe fn store_locked(&self, from: *const u8) {
+    /// The size must be the geometry's, and `from` readable for as many bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn store_locked(&self, from: *const u8, size: usize) {
         // The lock makes this writer the only one, and the last one's count
         // known.
         let seq = self.seq.load(Ordering::Relaxed);
         // Edge T: pairs with the Acquire fence in `try_load`.
         fence(Ordering::Release);
         // SAFETY: the caller's promise.
-        unsafe { self.copy_in(self.copy(seq.wrapping_add(1)), from) };
+        unsafe { Self::copy_in(self.copy(seq.wrapping_add(1), size), from, size) };
         // Edge V: Release pairs with the Acquire in `try_load`.
         self.seq.store(seq.wrapping_add(1), Ordering::Release);
         point("cell.seq");
@@ -268,9 +272,10 @@ impl<'a> Cell<'a> {
     /// # Safety
     ///
     /// As [`Cell::load`].
-    pub(crate) unsafe fn load_locked(&self, to: *mut u8) {
+    #[inline(always)]
+    pub(crate) unsafe fn load_locked(&self, to: *mut u8, size: usize) {
         // SAFETY: the caller's promise.
-        unsafe { self.copy_out(self.copy(self.seq.load(Ordering::Relaxed)), to) };
+        unsafe { Self::copy_out(self.copy(self.seq.load(Ordering::Relaxed), size), to, size) };
     }
 
     /// Frees the lock of a dead writer. What it wrote is whole and current, or

@@ -41,7 +41,7 @@ impl Model {
 fn load(cell: &Cell<'_>) -> u64 {
     let mut to = [0u64; 3];
     // SAFETY: of the geometry's size.
-    unsafe { cell.load(to.as_mut_ptr().cast(), || Some(B)) };
+    unsafe { cell.load(to.as_mut_ptr().cast(), SIZE, || Some(B)) };
     assert!(to[0] == to[1] && to[1] == to[2], "torn: {to:?}");
     to[0]
 }
@@ -51,7 +51,7 @@ fn store(cell: &Cell<'_>, me: Owner, value: u64) {
         sync::spin_loop();
     }
     // SAFETY: of the geometry's size; the lock is held.
-    unsafe { cell.store_locked([value; 3].as_ptr().cast()) };
+    unsafe { cell.store_locked([value; 3].as_ptr().cast(), SIZE) };
     cell.lock.unlock(me);
 }
 

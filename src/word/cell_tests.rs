@@ -17,14 +17,14 @@ fn cell(heap: &Heap, geometry: Geometry, initial: &[u8]) -> Cell<'static> {
 fn load(cell: &Cell<'_>, size: usize) -> Vec<u8> {
     let mut to = vec![0xaa; size];
     // SAFETY: `to` has the geometry's size.
-    unsafe { cell.load(to.as_mut_ptr(), || None) };
+    unsafe { cell.load(to.as_mut_ptr(), to.len(), || None) };
     to
 }
 
 fn store(cell: &Cell<'_>, value: &[u8]) {
     assert!(cell.lock.try_lock(A).is_ok());
     // SAFETY: `value` has the geometry's size; the lock is held.
-    unsafe { cell.store_locked(value.as_ptr()) };
+    unsafe { cell.store_locked(value.as_ptr(), value.len()) };
     cell.lock.unlock(A);
 }
 
@@ -38,7 +38,7 @@ fn a_writer_killed_after_any_word_leaves_the_old_value() {
         // What `store_locked` does, up to the death of its process.
         assert!(cell.lock.try_lock(A).is_ok());
         let seq = cell.seq.load(Ordering::Relaxed);
-        for word in &cell.copy(seq.wrapping_add(1))[..words] {
+        for word in &cell.copy(seq.wrapping_add(1), cell.geometry.size)[..words] {
             word.store(u64::MAX, Ordering::Relaxed);
         }
         assert_eq!(load(&cell, 40), [2; 40]);

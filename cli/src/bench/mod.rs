@@ -13,11 +13,13 @@ mod wake;
 pub use options::Options;
 
 use crate::Result;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
+use crate::options::places;
 use crate::processes;
 use crate::report::{Bar, Out};
 use crate::scratch::Scratch;
 use floors::Floors;
+use mpmc::Crew;
 use options::Step;
 use plot::Curve;
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,8 @@ struct Bench<'a> {
     floors: Floors,
     length: Duration,
     pin: Option<[usize; 2]>,
+    /// The CPUs that there are, if nobody asked for two of them.
+    cpus: Vec<usize>,
     /// Figures so far.
     figures: usize,
 }
@@ -78,6 +82,13 @@ impl Bench<'_> {
     fn segment(&mut self) -> String {
         self.figures += 1;
         self.scratch.name(&self.figures.to_string())
+    }
+
+    /// The CPU of a sending (then receiving) process of many.
+    fn cpu_of(&self, nth: usize, crew: Crew) -> Option<usize> {
+        let side = usize::from(nth >= crew.producers);
+        let own = self.cpus.get(nth).filter(|_| self.cpus.len() >= crew.size()).copied();
+        self.pin.map(|pin| own.unwrap_or(pin[side]))
     }
 
     /// The other side's CPU.
@@ -94,11 +105,13 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure(options: &Options, out: Out) -> Result<()> {
     let plan = options.plan()?;
-    let machine = Machine::with(options.pin)?;
+    let cpus = machine::cpus()?;
+    let pin = places(options.pin, &cpus);
+    let machine = Machine::with(pin)?;
     if let Some(file) = &options.svg {
         plot::try_out(file)?;
     }
-    let warnings = machine.warnings();
+    let warnings = machine.warnings(plan.iter().map(Step::processes).max().unwrap_or(0));
     out.text(&machine)?;
     out.text(format_args!("{} s for each figure", options.seconds))?;
     for warning in &warnings {
@@ -108,10 +121,10 @@ fn measure(options: &Options, out: Out) -> Result<()> {
     // Before anything that it cleans up after, and so dropped last.
     let scratch = Scratch::new("bench")?;
     let length = Duration::from_secs_f64(options.seconds);
-    let before = options.pin.map(|[here, _]| processes::pin(&[here])).transpose()?;
-    let there = options.pin.map(|[_, there]| there);
-    let floors = Floors::new(&scratch, there, length)?;
-    let mut bench = Bench { scratch: &scratch, floors, length, pin: options.pin, figures: 0 };
+    let before = pin.map(|[here, _]| processes::pin(&[here])).transpose()?;
+    let floors = Floors::new(&scratch, pin.map(|[_, there]| there), length)?;
+    let cpus = if options.pin.is_none() { cpus } else { Vec::new() };
+    let mut bench = Bench { scratch: &scratch, floors, length, pin, cpus, figures: 0 };
     let bar = out.progress(plan.len() as u64, "floors");
     bench.floors.sample_all()?;
     let mut tables = Tables::default();
@@ -125,7 +138,7 @@ fn measure(options: &Options, out: Out) -> Result<()> {
     out.title("\nFloors")?;
     out.text(&floors)?;
     if let Some(file) = &options.svg {
-        tables.curves.push(Curve::floor(bench.floors.ping_pong_times()));
+        tables.curves.push(Curve::floor(bench.floors.line_times()));
         plot::draw(&tables.curves, &machine, file)?;
         out.text(format_args!("\nRound trips drawn in {}", file.display()))?;
     }
@@ -173,7 +186,7 @@ impl Tables {
             Step::RoundTrip(course) => {
                 bar.doing(format!("round trips, {} bytes", course.bytes));
                 let (row, times) = round_trip::measure(bench, course)?;
-                self.curves.push(Curve::of(course, times));
+                self.curves.push(Curve::of(course, times, row.beside.dropped));
                 let head = (round_trip::TITLE, round_trip::head());
                 self.dropped += usize::from(row.beside.dropped);
                 show(&mut self.round_trips, row, head, out, bar)

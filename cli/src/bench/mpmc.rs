@@ -28,13 +28,20 @@ pub struct Crew {
     pub consumers: usize,
 }
 
+impl Crew {
+    /// All of them.
+    pub fn size(self) -> usize {
+        self.producers + self.consumers
+    }
+}
+
 /// A process's part.
 #[derive(Serialize, Deserialize)]
 pub struct Part {
     segment: String,
     bytes: usize,
     crew: Crew,
-    cpus: Option<[usize; 2]>,
+    cpu: Option<usize>,
     task: Task,
 }
 
@@ -91,10 +98,11 @@ pub struct Row {
 
 /// Measures one.
 pub fn measure(bench: &mut Bench, crew: Crew, bytes: usize) -> Result<Row> {
-    let (segment, cpus, length) = (bench.segment(), bench.pin, bench.length);
-    let part = |task| Part { segment: segment.clone(), bytes, crew, cpus, task };
+    let (segment, length) = (bench.segment(), bench.length);
+    let cpus: Vec<_> = (0..crew.size()).map(|nth| bench.cpu_of(nth, crew)).collect();
+    let part = |nth, task| Part { segment: segment.clone(), bytes, crew, cpu: cpus[nth], task };
     let job = || with_message!(bytes, M => parent::<M>(part, length));
-    let ((produced, consumed), beside) = bench.floors.around(Floor::PingPong, job)?;
+    let ((produced, consumed), beside) = bench.floors.around(Floor::Line, job)?;
 
     let (mut sent, mut received) = (Vec::new(), vec![Count::default(); crew.producers]);
     for (producer, done) in produced.iter().enumerate() {
@@ -118,7 +126,7 @@ pub fn measure(bench: &mut Bench, crew: Crew, bytes: usize) -> Result<Row> {
     Ok(Row {
         crew,
         bytes,
-        processes: crew.producers + crew.consumers,
+        processes: crew.size(),
         messages,
         messages_per_second: per_second(messages, elapsed),
         ns_per_message: (ns * 1e3).round() / 1e3,
@@ -129,18 +137,19 @@ pub fn measure(bench: &mut Bench, crew: Crew, bytes: usize) -> Result<Row> {
 
 /// Starts everybody; what the producers and the consumers did.
 fn parent<M: Message>(
-    part: impl Fn(Task) -> Part,
+    part: impl Fn(usize, Task) -> Part,
     length: Duration,
 ) -> Result<(Vec<Done>, Vec<Done>)> {
-    let Part { segment, bytes, crew, .. } = part(Task::Consume);
+    let Part { segment, bytes, crew, .. } = part(0, Task::Consume);
     let Crew { producers, consumers } = crew;
     let builder = Segment::builder(&segment).queue::<M>(QUEUE, slots(bytes, Manner::Blocking));
     // The children, and this process.
-    let _segment = builder.participants(producers + consumers + 1).create()?;
-    let start = |task| Process::start(&Role::Bench(super::Part::Mpmc(part(task))));
-    let consumers: Result<Vec<_>> = (0..consumers).map(|_| start(Task::Consume)).collect();
+    let _segment = builder.participants(crew.size() + 1).create()?;
+    let start = |nth, task| Process::start(&Role::Bench(super::Part::Mpmc(part(nth, task))));
+    let consumers: Result<Vec<_>> =
+        (producers..producers + consumers).map(|nth| start(nth, Task::Consume)).collect();
     let producers: Result<Vec<_>> =
-        (0..producers).map(|number| start(Task::Produce(number, length))).collect();
+        (0..producers).map(|nth| start(nth, Task::Produce(nth, length))).collect();
     let (mut consumers, mut producers) = (consumers?, producers?);
     for process in consumers.iter_mut().chain(&mut producers) {
         process.hear::<()>()?;
@@ -161,8 +170,8 @@ fn parent<M: Message>(
 
 /// Sends or receives.
 pub fn child(part: Part) -> Result<()> {
-    if let Some(cpus) = part.cpus {
-        processes::pin(&cpus)?;
+    if let Some(cpu) = part.cpu {
+        processes::pin(&[cpu])?;
     }
     with_message!(part.bytes, M => child_of::<M>(part))
 }
@@ -239,7 +248,8 @@ impl fmt::Display for Crew {
 
 /// Of the columns.
 pub fn head() -> String {
-    let (crew, bytes, rate, ns, floor) = ("", "bytes", "messages/s", "ns/message", "in floors");
+    let (crew, bytes, rate, ns, floor) =
+        ("", "bytes", "messages/s", "ns/message", "a line one way");
     format!("   {crew:<36}{bytes:>6}{rate:>14}{ns:>13}{:>10}  {floor}", "")
 }
 
@@ -247,7 +257,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Row { crew, bytes, ns_per_message: ns, beside, .. } = self;
         let rate = Grouped(self.messages_per_second);
-        write!(f, "   {crew:<36}{bytes:>6}{rate:>14}{ns:>13.1}{:>10}  {beside} lines moved", "")
+        write!(f, "   {crew:<36}{bytes:>6}{rate:>14}{ns:>13.1}{:>10}  {beside}", "")
     }
 }
 

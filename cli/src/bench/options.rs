@@ -8,7 +8,7 @@ use crate::measure::ends::{FEW, slots};
 use crate::measure::message::SIZES;
 use crate::measure::peer::Course;
 use crate::measure::transport::{Manner, Way};
-use crate::options::{cpus, seconds};
+use crate::options::{Pin, pin, seconds};
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
@@ -16,9 +16,10 @@ use std::path::PathBuf;
 /// Measure between processes on this machine, beside what it can do at best
 ///
 /// Each figure stands beside a floor: the time that a bare cache line takes
-/// there and back, a bare copy, or a bare wake-up, measured before and after (wake-ups:
-/// in turns). A figure whose floor moved by more than a fifth meanwhile is marked with "!",
-/// and dropped in JSON: measure again on a quieter machine.
+/// there and back, a bare copy, a bare wake-up, or bare memory, measured just before and just
+/// after (wake-ups: in turns). "1.2 x 150 ns" is 1.2 times a floor of 150 ns. A figure whose
+/// floor moved by more than a fifth meanwhile is marked with "!", and by "dropped" in JSON:
+/// measure again on a quieter machine.
 ///
 /// Every message is checked for its place in the sequence when it arrives.
 #[derive(clap::Args)]
@@ -41,9 +42,10 @@ pub struct Options {
     /// Length of each measurement
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub seconds: f64,
-    /// Keep the two sides on these CPUs, such as 0,1
-    #[arg(long, value_name = "A,B", value_parser = cpus)]
-    pub pin: Option<[usize; 2]>,
+    /// Keep the two sides on these CPUs, such as 0,1, or on "none" [default: the first two, and
+    /// for mpmc one for each process if there are enough]
+    #[arg(long, value_name = "A,B", value_parser = pin)]
+    pub pin: Option<Pin>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -92,6 +94,16 @@ pub enum Step {
     Mpmc(Crew, usize),
     Value(Access, usize),
     Wake(Woken),
+}
+
+impl Step {
+    /// How many are at work at once.
+    pub fn processes(&self) -> usize {
+        match self {
+            Step::Mpmc(crew, _) => crew.size(),
+            _ => 2,
+        }
+    }
 }
 
 /// How many processes send and receive, if nothing else is asked for.

@@ -23,22 +23,27 @@ pub struct Curve {
     /// None for the floor.
     course: Option<Course>,
     times: Histogram<u64>,
+    /// Whether the floor moved meanwhile.
+    dropped: bool,
 }
 
 impl Curve {
     /// Of round trips.
-    pub fn of(course: Course, times: Histogram<u64>) -> Curve {
-        Curve { course: Some(course), times }
+    pub fn of(course: Course, times: Histogram<u64>, dropped: bool) -> Curve {
+        Curve { course: Some(course), times, dropped }
     }
 
     /// Of the floor's.
     pub fn floor(times: &Histogram<u64>) -> Curve {
-        Curve { course: None, times: times.clone() }
+        Curve { course: None, times: times.clone(), dropped: false }
     }
 
     fn name(&self) -> String {
         match self.course {
-            Some(course) => format!("{}, {}", course.way.name(), course.manner.name()),
+            Some(course) => {
+                let mark = if self.dropped { " (its floor moved)" } else { "" };
+                format!("{}, {}{mark}", course.way.name(), course.manner.name())
+            }
             None => "bare cache line".to_owned(),
         }
     }
@@ -190,7 +195,7 @@ mod tests {
     fn curve(course: Option<Course>, times: impl Iterator<Item = u64>) -> Curve {
         let mut record = record().unwrap();
         times.for_each(|time| record.saturating_record(time));
-        Curve { course, times: record }
+        Curve { course, times: record, dropped: false }
     }
 
     #[test]
@@ -203,6 +208,13 @@ mod tests {
         // One time alone, and none at all.
         assert_eq!(curve(None, 5..=5).points(), [(0.0, 5.0)]);
         assert_eq!(curve(None, 0..0).points(), [(0.0, 1.0)]);
+    }
+
+    #[test]
+    fn a_curve_whose_floor_moved_says_so() {
+        let course = Course { way: Way::Queue, manner: Manner::Polling, bytes: 8, slots: 8 };
+        let moved = Curve { dropped: true, ..curve(Some(course), 1..9) };
+        assert_eq!(moved.name(), "slipring queue, polling (its floor moved)");
     }
 
     #[test]

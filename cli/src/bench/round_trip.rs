@@ -6,7 +6,6 @@ use crate::Result;
 use crate::measure::peer::{self, Course};
 use crate::measure::protocol::RoundTrips;
 use crate::measure::times::Times;
-use crate::measure::transport::Manner;
 use crate::report::Grouped;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -30,12 +29,8 @@ pub struct Row {
 /// Measures one, and gives all its times.
 pub fn measure(bench: &mut Bench, course: Course) -> Result<(Row, Histogram<u64>)> {
     let (segment, there, length) = (bench.segment(), bench.there(), bench.length);
-    let floor = match course.manner {
-        Manner::Polling => Floor::PingPong,
-        _ => Floor::PingPongWithPauses,
-    };
     let job = || peer::run(course, &segment, there, RoundTrips(length));
-    let (record, beside) = bench.floors.around(floor, job)?;
+    let (record, beside) = bench.floors.around(Floor::Line, job)?;
     let times = Times::of(&record);
     let beside = beside.whole(times.p50_ns as f64);
     Ok((Row { course, processes: 2, times, beside }, record))
@@ -46,7 +41,7 @@ pub fn head() -> String {
     let (way, manner, bytes, slots, trips) = ("", "calls", "bytes", "slots", "trips");
     let (p50, p99, p999, max, floor) = ("p50", "p99", "p99.9", "max", "p50/floor");
     format!(
-        "   {way:<23}{manner:<9}{bytes:>6}{slots:>9}{trips:>11}{p50:>12}{p99:>12}{p999:>12}{max:>12}  \
+        "   {way:<23}{manner:<9}{bytes:>6}{slots:>8}{trips:>11}{p50:>10}{p99:>10}{p999:>11}{max:>12}  \
          {floor}"
     )
 }
@@ -58,7 +53,7 @@ impl fmt::Display for Row {
         let Times { count, p50_ns, p99_ns, p999_ns, max_ns } = self.times;
         let [count, p50, p99] = [count, p50_ns, p99_ns].map(Grouped);
         let [p999, max] = [p999_ns, max_ns].map(Grouped);
-        write!(f, "   {way:<23}{manner:<9}{bytes:>6}{slots:>9}{count:>11}{p50:>12}{p99:>12}")?;
-        write!(f, "{p999:>12}{max:>12}  {}", self.beside)
+        write!(f, "   {way:<23}{manner:<9}{bytes:>6}{slots:>8}{count:>11}{p50:>10}{p99:>10}")?;
+        write!(f, "{p999:>11}{max:>12}  {}", self.beside)
     }
 }

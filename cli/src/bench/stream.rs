@@ -35,7 +35,7 @@ pub struct Row {
 pub fn measure(bench: &mut Bench, course: Course) -> Result<Row> {
     let Course { manner, bytes, .. } = course;
     let (segment, there, length) = (bench.segment(), bench.there(), bench.length);
-    let floor = if manner == Manner::InPlace { Floor::PingPong } else { Floor::Copy };
+    let floor = if manner == Manner::InPlace { Floor::Line } else { Floor::Copy };
     let job = || peer::run(course, &segment, there, Throughput(length));
     let (sent, beside) = bench.floors.around(floor, job)?;
     let ns = sent.elapsed.as_nanos() as f64 / sent.messages as f64;
@@ -57,8 +57,8 @@ pub fn measure(bench: &mut Bench, course: Course) -> Result<Row> {
 /// Of the columns.
 pub fn head() -> String {
     let (way, manner, bytes, slots, rate) = ("", "calls", "bytes", "slots", "messages/s");
-    let (ns, volume, floor) = ("ns/message", "GB/s", "in floors");
-    format!("   {way:<23}{manner:<13}{bytes:>6}{slots:>9}{rate:>14}{ns:>13}{volume:>10}  {floor}")
+    let (ns, volume, floor) = ("ns/message", "GB/s", "a copy; in place: a line");
+    format!("   {way:<23}{manner:<13}{bytes:>6}{slots:>8}{rate:>13}{ns:>12}{volume:>10}  {floor}")
 }
 
 impl fmt::Display for Row {
@@ -71,8 +71,7 @@ impl fmt::Display for Row {
         };
         let rate = Grouped(self.messages_per_second);
         let (ns, volume, floors) = (self.ns_per_message, self.gb_per_second, self.beside);
-        write!(f, "   {way:<23}{manner:<13}{bytes:>6}{slots:>9}{rate:>14}{ns:>13.1}")?;
-        let floor = if self.course.manner == Manner::InPlace { "lines moved" } else { "copies" };
-        write!(f, "{volume:>10.2}  {floors} {floor}")
+        write!(f, "   {way:<23}{manner:<13}{bytes:>6}{slots:>8}{rate:>13}{ns:>12.1}")?;
+        write!(f, "{volume:>10.2}  {floors}")
     }
 }

@@ -11,6 +11,7 @@ use crate::report::Grouped;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use slipring::{Segment, Value};
+use std::cell::Cell;
 use std::fmt;
 use std::hint::black_box;
 use std::time::Duration;
@@ -83,9 +84,15 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
     let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
     let part = Part { segment, bytes, stores: !access.stores(), cpu };
     let job = || with_message!(bytes, M => parent::<M>(access, part, length));
-    let ((done, times, others), beside) = bench.floors.around(Floor::PingPong, job)?;
-    // The median, because the scheduler makes some last for milliseconds.
-    let ns = times.value_at_quantile(0.5) as f64 / SOME as f64;
+    let ((done, times, others), beside) = if access.is_alone() {
+        let brief = bench.floors.length();
+        let plain = || with_message!(bytes, M => memory::<M>(access.stores(), brief));
+        let (before, figure, after) = (plain()?, job()?, plain()?);
+        (figure, Beside::new(Floor::Memory, before, after))
+    } else {
+        bench.floors.around(Floor::Line, job)?
+    };
+    let ns = each(&times);
     Ok(Row {
         access,
         bytes,
@@ -95,8 +102,23 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
         changes: done.changes,
         others,
         // Alone, no line moves.
-        beside: if access.is_alone() { beside } else { beside.one_way(ns) },
+        beside: if access.is_alone() { beside.whole(ns) } else { beside.one_way(ns) },
     })
+}
+
+/// Nanoseconds for an operation: by the median, because the scheduler makes some last for
+/// milliseconds.
+fn each(times: &Histogram<u64>) -> f64 {
+    times.value_at_quantile(0.5) as f64 / SOME as f64
+}
+
+/// The floor: the same with memory of this process's own.
+fn memory<M: Message>(store: bool, length: Duration) -> Result<f64> {
+    let memory = Cell::new(M::zeroed());
+    // Something else may be there each time, as far as the compiler knows.
+    let here = || black_box(&memory);
+    let mut done = Operations::default();
+    Ok(each(&timed(length, |_| done.some(|| here().get(), |message| here().set(message), store))?))
 }
 
 /// What this process did and how long some of it took each time, and what the
@@ -115,7 +137,7 @@ fn parent<M: Message>(
         other = Some(child);
     }
     let mut done = Operations::default();
-    let times = timed(length, |_| done.some(&value, access.stores()))?;
+    let times = timed(length, |_| done.some_of(&value, access.stores()))?;
     let mut others = 0;
     if let Some(mut child) = other {
         stop.store(1);
@@ -137,10 +159,10 @@ fn child_of<M: Message>(part: Part) -> Result<()> {
     let segment = Segment::open(&part.segment)?;
     let (value, stop) = (segment.value::<M>(VALUE)?, segment.value::<u64>(STOP)?);
     let mut done = Operations::default();
-    done.some(&value, part.stores)?;
+    done.some_of(&value, part.stores)?;
     processes::say(&())?;
     while stop.load() == 0 {
-        done.some(&value, part.stores)?;
+        done.some_of(&value, part.stores)?;
     }
     processes::say(&done.operations)
 }
@@ -158,20 +180,30 @@ struct Operations {
 }
 
 impl Operations {
+    #[inline]
+    fn some_of<M: Message>(&mut self, value: &Value<M>, stores: bool) -> Result<()> {
+        self.some(|| value.load(), |message| value.store(message), stores)
+    }
+
     /// Stores the next numbers; or loads, and checks that the value is whole
     /// and no older than the one before.
-    #[inline]
-    fn some<M: Message>(&mut self, value: &Value<M>, store: bool) -> Result<()> {
-        if store {
+    #[inline(always)]
+    fn some<M: Message>(
+        &mut self,
+        load: impl Fn() -> M,
+        store: impl Fn(M),
+        stores: bool,
+    ) -> Result<()> {
+        if stores {
             let mut message = M::zeroed();
             for _ in 0..SOME {
                 self.last += 1;
                 message.stamp(self.last);
-                value.store(message);
+                store(message);
             }
         } else {
             for _ in 0..SOME {
-                let number = black_box(value.load()).number()?;
+                let number = black_box(load()).number()?;
                 if number < self.last {
                     return Err(format!("loaded {number} after {}", self.last).into());
                 }
@@ -187,7 +219,7 @@ impl Operations {
 /// Of the columns.
 pub fn head() -> String {
     let (access, bytes, operations, ns, floor) =
-        ("", "bytes", "operations", "ns each", "in floors");
+        ("", "bytes", "operations", "ns each", "bare memory; shared: a line one way");
     format!("   {access:<36}{bytes:>6}{operations:>14}{ns:>13}{:>10}  {floor}", "")
 }
 
@@ -195,7 +227,6 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Row { bytes, ns_per_operation: ns, beside, .. } = self;
         let (access, operations) = (self.access.name(), Grouped(self.operations));
-        write!(f, "   {access:<36}{bytes:>6}{operations:>14}{ns:>13.2}{:>10}  {beside}", "")?;
-        if self.access.is_alone() { Ok(()) } else { f.write_str(" lines moved") }
+        write!(f, "   {access:<36}{bytes:>6}{operations:>14}{ns:>13.2}{:>10}  {beside}", "")
     }
 }

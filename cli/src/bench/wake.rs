@@ -73,7 +73,7 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
     let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
     if woken == Woken::Nobody {
         let job = || nobody(&segment, length);
-        let (sends, beside) = bench.floors.around(Floor::PingPong, job)?;
+        let (sends, beside) = bench.floors.around(Floor::Slots, job)?;
         let each = |quantile| sends.value_at_quantile(quantile) as f64 / FILL as f64;
         return Ok(Row {
             woken,
@@ -83,7 +83,7 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
             sends: sends.len() * FILL,
             send_p50_ns: each(0.5),
             send_p99_ns: each(0.99),
-            beside,
+            beside: beside.whole(each(0.5)),
         });
     }
     let part = Part { segment, woken, cpu };
@@ -198,7 +198,7 @@ pub fn settle() {
 }
 
 /// Messages per reading of the clock: half of the queue.
-const FILL: u64 = 512;
+pub const FILL: u64 = 512;
 
 /// The time of so many sends into a queue at which nobody sleeps.
 fn nobody(segment: &str, length: Duration) -> Result<Histogram<u64>> {
@@ -227,7 +227,7 @@ fn nobody(segment: &str, length: Duration) -> Result<Histogram<u64>> {
 pub fn head() -> String {
     let (woken, wakes, p50, p99, max) = ("", "wake-ups", "p50", "p99", "max");
     let (send, send99, floor) = ("send p50", "p99", "p50/floor");
-    format!("   {woken:<31}{wakes:>9}{p50:>12}{p99:>12}{max:>12}{send:>11}{send99:>11}  {floor}")
+    format!("   {woken:<31}{wakes:>9}{p50:>11}{p99:>11}{max:>12}{send:>10}{send99:>10}  {floor}")
 }
 
 impl fmt::Display for Row {
@@ -243,7 +243,7 @@ impl fmt::Display for Row {
         let digits = if self.wake_up.is_some() { 0 } else { 1 };
         let [send, send99] =
             [self.send_p50_ns, self.send_p99_ns].map(|ns| format!("{ns:.digits$}"));
-        write!(f, "   {woken:<31}{wakes:>9}{p50:>12}{p99:>12}{max:>12}{send:>11}{send99:>11}")?;
+        write!(f, "   {woken:<31}{wakes:>9}{p50:>11}{p99:>11}{max:>12}{send:>10}{send99:>10}")?;
         write!(f, "  {}", self.beside)
     }
 }

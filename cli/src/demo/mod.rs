@@ -10,7 +10,8 @@ pub mod stream;
 mod table;
 
 use crate::Result;
-use crate::options::{cpus, seconds};
+use crate::machine;
+use crate::options::{Pin, pin, places, seconds};
 use crate::report::Out;
 use crate::scratch::Scratch;
 use clap::builder::RangedU64ValueParser;
@@ -39,9 +40,10 @@ pub struct Options {
     /// Length of each measurement in the table [default: 0.5]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
-    /// Keep the two processes of the table on these CPUs, such as 0,1
-    #[arg(long, value_name = "A,B", value_parser = cpus)]
-    cpus: Option<[usize; 2]>,
+    /// Keep the two processes of the table on these CPUs, such as 0,1, or on "none" [default: the
+    /// first two]
+    #[arg(long, value_name = "A,B", value_parser = pin)]
+    pin: Option<Pin>,
     /// Fewer messages and shorter measurements, unless given
     #[arg(long)]
     quick: bool,
@@ -98,7 +100,8 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     let kill = kill::run(&scratch, out, messages, producers, consumers)?;
     out.text(&kill)?;
     out.title(&format!("\n5. Two processes, one message per call, {seconds} s for each number"))?;
-    let table = table::run(&scratch, out, seconds, options.cpus)?;
+    let placed_on = places(options.pin, &machine::cpus()?);
+    let table = table::run(&scratch, out, seconds, placed_on)?;
     out.text(&table)?;
 
     let mut total = queue.tally;

@@ -3,6 +3,7 @@
 use super::message::{number_of_bytes, stamp_bytes};
 use crate::Result;
 use serde::{Deserialize, Serialize};
+use std::hint::spin_loop;
 use std::io::{Read, Write};
 
 /// A way between two processes.
@@ -118,7 +119,9 @@ pub struct Polling<E>(pub E);
 impl<E: End> Transport for Polling<E> {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Result<()> {
-        while !self.0.try_send(number)? {}
+        while !self.0.try_send(number)? {
+            spin_loop();
+        }
         Ok(())
     }
 
@@ -128,6 +131,7 @@ impl<E: End> Transport for Polling<E> {
             if let Some(number) = self.0.try_recv()? {
                 return Ok(number);
             }
+            spin_loop();
         }
     }
 }

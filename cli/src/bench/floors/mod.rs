@@ -2,10 +2,11 @@
 //!
 //! | floor | is | under |
 //! |-------|----|-------|
-//! | ping-pong | a cache line there and back between two processes that do nothing else | round trips; half of it, where a line goes one way |
-//! | the same with pauses | as waiting calls spin | round trips of blocking calls |
+//! | line | a cache line there and back between two processes that do nothing else, with or without a pause from look to look, whichever is faster | round trips; half of it, where a line goes one way |
 //! | copy | blocks copied in by one core and out by another | streams |
 //! | futex | one thread wakes another, which then looks at the clock | wake-ups |
+//! | memory | loads and stores of as many bytes that nobody else uses | values |
+//! | slots | a compare-and-swap, a store and another one, slot by slot | sending while nobody sleeps |
 //!
 //! A floor is measured before and after each figure, or, for wake-ups, in turns with it. When
 //! it moved by more than a fifth in between, something else went on, and the figure is to be
@@ -14,6 +15,7 @@
 mod copy;
 mod futex;
 mod ping_pong;
+mod slots;
 
 pub use ping_pong::child;
 
@@ -38,21 +40,24 @@ const TOLERANCE: f64 = 0.2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Floor {
-    PingPong,
-    PingPongWithPauses,
+    Line,
     Copy,
     Futex,
+    Memory,
+    Slots,
 }
 
 impl Floor {
-    const ALL: [Floor; 4] = [Floor::PingPong, Floor::PingPongWithPauses, Floor::Copy, Floor::Futex];
+    /// Those that are the same for all figures.
+    const COMMON: [Floor; 3] = [Floor::Line, Floor::Copy, Floor::Futex];
 
     fn name(self) -> &'static str {
         match self {
-            Floor::PingPong => "a cache line there and back",
-            Floor::PingPongWithPauses => "the same, with a pause per look",
+            Floor::Line => "a cache line there and back",
             Floor::Copy => "copied from core to core",
             Floor::Futex => "a futex's wake-up",
+            Floor::Memory => "memory of one's own",
+            Floor::Slots => "bare slots",
         }
     }
 }
@@ -64,9 +69,9 @@ pub struct Floors {
     copying: Copying,
     there: Option<usize>,
     /// The values of each: nanoseconds, or gigabytes per second.
-    values: [Vec<f64>; Floor::ALL.len()],
+    values: [Vec<f64>; Floor::COMMON.len()],
     /// All times of each that has times.
-    times: [Histogram<u64>; Floor::ALL.len()],
+    times: [Histogram<u64>; Floor::COMMON.len()],
 }
 
 impl Floors {
@@ -78,23 +83,29 @@ impl Floors {
             copying: Copying::new(),
             there,
             values: Default::default(),
-            times: [record()?, record()?, record()?, record()?],
+            times: [record()?, record()?, record()?],
         })
     }
 
     /// Measures one.
     fn sample(&mut self, floor: Floor) -> Result<f64> {
+        let p50 = |times: &Histogram<u64>| times.value_at_quantile(0.5);
         let times = match floor {
-            Floor::PingPong => self.ping_pong.sample(false, self.length)?,
-            Floor::PingPongWithPauses => self.ping_pong.sample(true, self.length)?,
+            Floor::Line => {
+                let plain = self.ping_pong.sample(false, self.length / 2)?;
+                let pausing = self.ping_pong.sample(true, self.length / 2)?;
+                if p50(&pausing) < p50(&plain) { pausing } else { plain }
+            }
             Floor::Futex => futex::sample(self.there, self.length)?,
+            Floor::Slots => return slots::sample(self.length),
+            Floor::Memory => return Err("bare memory is measured by whom it concerns".into()),
             Floor::Copy => {
                 let rate = self.copying.sample(self.there, self.length)?;
                 self.values[floor as usize].push(rate);
                 return Ok(rate);
             }
         };
-        let p50 = times.value_at_quantile(0.5) as f64;
+        let p50 = p50(&times) as f64;
         self.values[floor as usize].push(p50);
         self.times[floor as usize].add(&times)?;
         Ok(p50)
@@ -102,7 +113,7 @@ impl Floors {
 
     /// Measures all.
     pub fn sample_all(&mut self) -> Result<()> {
-        Floor::ALL.into_iter().try_for_each(|floor| self.sample(floor).map(drop))
+        Floor::COMMON.into_iter().try_for_each(|floor| self.sample(floor).map(drop))
     }
 
     /// Does it, with the floor before and after.
@@ -111,13 +122,15 @@ impl Floors {
         floor: Floor,
         figure: impl FnOnce() -> Result<R>,
     ) -> Result<(R, Beside)> {
-        let before = match self.values[floor as usize].last() {
-            Some(&value) => value,
-            None => self.sample(floor)?,
-        };
+        let before = self.sample(floor)?;
         let figure = figure()?;
         let after = self.sample(floor)?;
         Ok((figure, Beside::new(floor, before, after)))
+    }
+
+    /// How long a floor is measured.
+    pub fn length(&self) -> Duration {
+        self.length
     }
 
     /// Does a figure in turns with the floor of wake-ups, because how
@@ -138,14 +151,14 @@ impl Floors {
         Ok(Beside::new(Floor::Futex, before, after))
     }
 
-    /// The times of all ping-pongs without pauses.
-    pub fn ping_pong_times(&self) -> &Histogram<u64> {
-        &self.times[Floor::PingPong as usize]
+    /// All times of a cache line.
+    pub fn line_times(&self) -> &Histogram<u64> {
+        &self.times[Floor::Line as usize]
     }
 
     /// What they were.
     pub fn report(&self) -> Result<Report> {
-        let rows = Floor::ALL.into_iter().map(|floor| {
+        let rows = Floor::COMMON.into_iter().map(|floor| {
             let (values, times) = (&self.values[floor as usize], &self.times[floor as usize]);
             Row {
                 floor,
@@ -165,48 +178,53 @@ pub struct Beside {
     floor: Floor,
     floor_before: f64,
     floor_after: f64,
+    /// What the floor says about the figure, in nanoseconds: of a stream, for one message.
+    floor_ns: f64,
     /// The figure in floors.
-    times_floor: Option<f64>,
+    times_floor: f64,
     /// Whether the floor moved too far.
     pub dropped: bool,
 }
 
 impl Beside {
-    fn new(floor: Floor, before: f64, after: f64) -> Beside {
+    /// A floor before and after a figure.
+    pub fn new(floor: Floor, before: f64, after: f64) -> Beside {
         let moved = (after - before).abs() / before.min(after).max(f64::MIN_POSITIVE);
         let dropped = moved > TOLERANCE;
         let (floor_before, floor_after) = (round(before), round(after));
-        Beside { floor, floor_before, floor_after, times_floor: None, dropped }
+        Beside { floor, floor_before, floor_after, floor_ns: 0.0, times_floor: 0.0, dropped }
     }
 
     fn mean(self) -> f64 {
         f64::midpoint(self.floor_before, self.floor_after)
     }
 
-    /// For a figure of so many nanoseconds: a whole round trip, or a wake-up.
+    fn of(self, ns: f64, floor_ns: f64) -> Beside {
+        Beside { floor_ns: round(floor_ns), times_floor: round(ns / floor_ns), ..self }
+    }
+
+    /// For a figure of so many nanoseconds: a whole round trip, a wake-up, or an operation.
     pub fn whole(self, ns: f64) -> Beside {
-        Beside { times_floor: Some(round(ns / self.mean())), ..self }
+        self.of(ns, self.mean())
     }
 
     /// For a figure of so many nanoseconds in which a line goes one way.
     pub fn one_way(self, ns: f64) -> Beside {
-        self.whole(2.0 * ns)
+        self.of(ns, self.mean() / 2.0)
     }
 
     /// For so many nanoseconds in which so many bytes were copied.
     pub fn copy_of(self, bytes: usize, ns: f64) -> Beside {
         // Gigabytes per second are bytes per nanosecond.
-        Beside { times_floor: Some(round(ns * self.mean() / bytes as f64)), ..self }
+        self.of(ns, bytes as f64 / self.mean())
     }
 }
 
 impl fmt::Display for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.dropped { " !" } else { "" };
-        match self.times_floor {
-            Some(times) => f.pad(&format!("{times:.1}{mark}")),
-            None => f.pad(mark),
-        }
+        let digits = if self.floor_ns < 10.0 { 2 } else { 0 };
+        f.pad(&format!("{:.2} x {:.digits$} ns{mark}", self.times_floor, self.floor_ns))
     }
 }
 
@@ -257,13 +275,12 @@ mod tests {
 
     #[test]
     fn figures_are_told_in_floors() {
-        let lines = Beside::new(Floor::PingPong, 90.0, 110.0);
-        assert_eq!(lines.whole(200.0).times_floor, Some(2.0));
-        assert_eq!(lines.one_way(200.0).times_floor, Some(4.0));
+        let lines = Beside::new(Floor::Line, 95.0, 105.0);
+        assert_eq!(lines.whole(200.0).to_string(), "2.00 x 100 ns");
+        assert_eq!(lines.one_way(200.0).to_string(), "4.00 x 50 ns");
         // 64 bytes at 10 bytes per nanosecond take 6.4 ns.
         let copies = Beside::new(Floor::Copy, 10.0, 10.0);
-        assert_eq!(copies.copy_of(64, 12.8).times_floor, Some(2.0));
-        assert_eq!(copies.times_floor, None);
+        assert_eq!(copies.copy_of(64, 12.8).to_string(), "2.00 x 6.40 ns");
     }
 
     #[test]
@@ -272,6 +289,6 @@ mod tests {
         assert!(Beside::new(Floor::Copy, 100.0, 121.0).dropped);
         assert!(Beside::new(Floor::Copy, 121.0, 100.0).dropped);
         assert!(Beside::new(Floor::Copy, 0.0, 1.0).dropped);
-        assert_eq!(Beside::new(Floor::Futex, 1.0, 2.0).whole(3.0).to_string(), "2.0 !");
+        assert_eq!(Beside::new(Floor::Futex, 1.0, 2.0).whole(3.0).to_string(), "2.00 x 1.50 ns !");
     }
 }
