@@ -180,6 +180,35 @@ fn messages_of_any_size_about_a_line_and_any_alignment_arrive_whole() {
 }
 
 #[test]
+fn memory_is_slots_and_16_kib_at_most() {
+    fn check<T: bytemuck::Pod>() {
+        // A word and the message, as a power of two up to a line; beyond, as they are in a
+        // queue, and in lines of their own in a pipe.
+        let used = 8 + size_of::<T>();
+        let in_line = used <= 64;
+        let packed = if in_line { used.next_power_of_two() } else { used };
+        let apart = if in_line { packed } else { used.next_multiple_of(64) };
+        for slots in [1, 8, 1000, 1 << 14] {
+            let one_way = PipeOptions::new(slots).one_way();
+            let (queue, pipe) = (Name::new("queue"), Name::new("pipe"));
+            let queue = Segment::builder(&queue).queue::<T>("all", slots).create();
+            let pipe = Segment::builder(&pipe).typed_pipe::<T>("all", one_way).create();
+            for (segment, stride) in [(queue, packed), (pipe, apart)] {
+                let segment = segment.unwrap();
+                let len = std::fs::metadata(format!("/dev/shm/{}", segment.name())).unwrap().len();
+                assert_eq!(len, segment.len() as u64);
+                let rest = segment.len().checked_sub(slots * stride).unwrap();
+                assert!(rest <= 16 << 10, "{rest} bytes and {slots} slots of {stride}");
+            }
+        }
+    }
+    check::<u64>();
+    check::<[u64; 6]>();
+    check::<[u64; 8]>();
+    check::<[u64; 128]>();
+}
+
+#[test]
 fn declarations_that_cannot_be_met() {
     let name = Name::new("declare");
     let refused = |builder: Builder| {

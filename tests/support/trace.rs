@@ -282,6 +282,14 @@ impl Tracee {
         memory.read_at(to, address).unwrap_or(0)
     }
 
+    /// The bytes of the instruction that comes next, and what follows it.
+    pub fn code(&self) -> [u8; 15] {
+        let mut bytes = [0; 15];
+        let read = self.read(self.registers().rip, &mut bytes);
+        assert!(read > 0, "no instruction at {:#x}", self.registers().rip);
+        bytes
+    }
+
     /// The 16-bit number at this address.
     pub fn short_at(&self, address: u64) -> i16 {
         let mut bytes = [0; 2];
