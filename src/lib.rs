@@ -77,7 +77,7 @@
 //!
 //! # Waiting
 //!
-//! `try_` forms return at once, plain forms wait, `_timeout` and `_deadline`
+//! `try_` forms never sleep, plain forms wait, `_timeout` and `_deadline`
 //! forms wait that long. Waiting spins for 50 µs, or for 2 where earlier
 //! waits have spun in vain, and then sleeps (with one processor it sleeps at once).
 //! Sending makes no system call unless somebody sleeps.

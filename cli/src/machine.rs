@@ -58,8 +58,8 @@ impl Machine {
         })
     }
 
-    /// What spoils the figures, of at most so many processes at once.
-    pub fn warnings(&self, processes: usize) -> Vec<String> {
+    /// What spoils the figures, of at most so many processes at once on so many CPUs.
+    pub fn warnings(&self, processes: usize, cpus: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |spoilt, why: String| {
             if spoilt {
@@ -69,9 +69,11 @@ impl Machine {
         warn(self.debug_build, "a debug build: run it with --release".to_owned());
         let one = "the two sides take turns, in slices of milliseconds";
         warn(self.cpus.len() < 2, format!("one CPU: {one}"));
-        if self.cpus.len() >= 2 && processes > self.cpus.len() {
-            let there = self.cpus.len();
-            warn(true, format!("{processes} processes on {there} CPUs: some take turns"));
+        let many = format!("{processes} processes on {cpus} CPUs: some take turns");
+        warn(cpus >= 2 && processes > cpus, many);
+        if let Some([here, there]) = self.placed_on {
+            let siblings = format!("CPUs {here} and {there} are of one core, and share it");
+            warn(here != there && same_core(here, there), siblings);
         }
         let together = self.placed_on.is_some_and(|[here, there]| here == there);
         warn(together && self.cpus.len() > 1, format!("both sides on one CPU: {one}"));
@@ -106,6 +108,16 @@ pub fn cpus() -> Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
 }
 
+/// Whether two CPUs are threads of one core, as far as the kernel says so.
+pub fn same_core(one: usize, other: usize) -> bool {
+    let core = |cpu| {
+        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
+        read_to_string(format!("{folder}/thread_siblings_list")).ok()
+    };
+    // The same list for all threads of a core.
+    core(one).is_some_and(|siblings| core(other) == Some(siblings))
+}
+
 /// How many processes wanted to run in the last minute, on average.
 pub fn load() -> Option<f64> {
     read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
@@ -131,8 +143,15 @@ mod tests {
 
     #[test]
     fn whatever_spoils_the_figures_is_warned_of() {
-        assert_eq!(good().warnings(2), [""; 0]);
-        assert_eq!(good().warnings(3), ["3 processes on 2 CPUs: some take turns"]);
+        let warnings = |machine: &Machine| {
+            let mut all = machine.warnings(2, 2);
+            // Whatever this machine is like.
+            all.retain(|warning| !warning.contains("of one core"));
+            all
+        };
+        assert_eq!(warnings(&good()), [""; 0]);
+        let many = good().warnings(3, 2);
+        assert!(many.contains(&"3 processes on 2 CPUs: some take turns".to_owned()), "{many:?}");
         let spoilt = [
             Machine { debug_build: true, ..good() },
             Machine { cpus: vec![1], placed_on: None, ..good() },
@@ -142,7 +161,7 @@ mod tests {
             Machine { virtual_machine: true, ..good() },
         ];
         for machine in spoilt {
-            let warnings = machine.warnings(2);
+            let warnings = warnings(&machine);
             assert_eq!(warnings.len(), 1, "{machine}: {warnings:?}");
         }
     }
@@ -152,6 +171,7 @@ mod tests {
         let machine = Machine::with(None).unwrap();
         assert!(!machine.cpu.is_empty() && !machine.kernel.is_empty() && !machine.cpus.is_empty());
         let cpu = machine.cpus[0];
+        assert!(same_core(cpu, cpu) || !std::path::Path::new("/sys/devices/system/cpu").exists());
         assert!(Machine::with(Some([cpu, cpu])).is_ok());
         assert!(Machine::with(Some([cpu, 100_000])).is_err());
     }

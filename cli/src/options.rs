@@ -26,13 +26,21 @@ pub fn pin(text: &str) -> Result<Pin, String> {
     both.map(Pin::On).ok_or("expected two numbers, or none".to_owned())
 }
 
-/// The CPUs of the two sides: those that were asked for, or the first two of these.
-pub fn places(pin: Option<Pin>, cpus: &[usize]) -> Option<[usize; 2]> {
-    match (pin, cpus) {
-        (Some(Pin::Nowhere), _) => None,
-        (Some(Pin::On(both)), _) => Some(both),
-        (None, &[here, there, ..]) => Some([here, there]),
-        (None, _) => None,
+/// The CPUs of the two sides: those that were asked for, or the first of these and the first
+/// that is not of the same core.
+pub fn places(
+    pin: Option<Pin>,
+    cpus: &[usize],
+    same_core: impl Fn(usize, usize) -> bool,
+) -> Option<[usize; 2]> {
+    match pin {
+        Some(Pin::Nowhere) => None,
+        Some(Pin::On(both)) => Some(both),
+        None => {
+            let (&here, others) = cpus.split_first()?;
+            let apart = others.iter().find(|there| !same_core(here, **there));
+            Some([here, *apart.or(others.first())?])
+        }
     }
 }
 
@@ -42,10 +50,13 @@ mod tests {
 
     #[test]
     fn sides_have_a_place_unless_they_shall_not() {
-        assert_eq!(places(None, &[3, 5, 6]), Some([3, 5]));
-        assert_eq!(places(None, &[3]), None);
-        assert_eq!(places(pin("none").ok(), &[3, 5]), None);
-        assert_eq!(places(pin("5,3").ok(), &[3, 5]), Some([5, 3]));
+        let alone = |_, _| false;
+        assert_eq!(places(None, &[3, 5, 6], alone), Some([3, 5]));
+        assert_eq!(places(None, &[3, 5, 6], |one, other| one + other == 8), Some([3, 6]));
+        assert_eq!(places(None, &[3, 5], |_, _| true), Some([3, 5]));
+        assert_eq!(places(None, &[3], alone), None);
+        assert_eq!(places(pin("none").ok(), &[3, 5], alone), None);
+        assert_eq!(places(pin("5,3").ok(), &[3, 5], alone), Some([5, 3]));
         assert!(pin("1").is_err() && pin("1,2,3").is_err() && pin("a,b").is_err());
     }
 }

@@ -54,6 +54,8 @@ fn rows<'a>(report: &'a Value, table: &str, count: usize) -> &'a [Value] {
     for row in rows {
         assert!(positive(row, "bytes") && positive(row, "processes"), "{row}");
         assert!(positive(row, "floor_before") && positive(row, "floor_after"), "{row}");
+        // It may be rounded to nothing, on a machine that stands still meanwhile.
+        assert!(positive(row, "floor_ns") && number(row, "times_floor") >= 0.0, "{row}");
         let (before, after) = (number(row, "floor_before"), number(row, "floor_after"));
         let moved = (before - after).abs() / before.min(after);
         // Either, where rounding decides.
@@ -72,6 +74,14 @@ fn positive(row: &Value, field: &str) -> bool {
     number(row, field) > 0.0
 }
 
+/// That a row tells this figure in floors.
+fn in_floors(row: &Value, figure: &str) {
+    let (times, floors) = (number(row, "times_floor"), number(row, figure));
+    let expected = floors / number(row, "floor_ns");
+    // Both are rounded to thousandths, of a nanosecond, too.
+    assert!((times - expected).abs() <= 0.01 + 0.01 * expected, "{figure}: {row}");
+}
+
 fn ordered(times: &Value) {
     assert!(positive(times, "count") && positive(times, "p50_ns"), "{times}");
     let percentiles = ["p50_ns", "p99_ns", "p999_ns", "max_ns"].map(|field| number(times, field));
@@ -85,14 +95,14 @@ fn round_trips_and_streams_of_every_way() {
     let trips = rows(&report, "round_trips", 3 * 2 * 2);
     for row in trips {
         ordered(row);
-        // It may be rounded to nothing, on a machine that stands still meanwhile.
-        assert!(number(row, "times_floor") >= 0.0, "{row}");
+        in_floors(row, "p50_ns");
     }
     let streams = rows(&report, "streams", 3 * (2 * 2 + 1));
     for row in streams {
         for field in ["messages", "messages_per_second", "ns_per_message", "batch"] {
             assert!(positive(row, field), "{field}: {row}");
         }
+        in_floors(row, "ns_per_message");
         assert_eq!(row["manner"] == "batched", number(row, "batch") > 1.0, "{row}");
         let volume = number(row, "messages_per_second") * number(row, "bytes") / 1e9;
         let told = number(row, "gb_per_second");
@@ -170,6 +180,7 @@ fn values_alone_and_shared() {
     {
         assert_eq!(row["access"], *access);
         assert!(positive(row, "operations") && positive(row, "ns_per_operation"), "{row}");
+        in_floors(row, "ns_per_operation");
         let alone = !access.contains("while");
         assert_eq!(row["floor"], if alone { "memory" } else { "line" }, "{row}");
         assert_eq!(positive(row, "others"), !alone, "{row}");
@@ -185,8 +196,8 @@ fn sleepers_are_woken() {
         assert_eq!(row["woken"], woken);
         assert!(positive(row, "sends") && positive(row, "send_p50_ns"), "{row}");
         assert!(number(row, "send_p50_ns") <= number(row, "send_p99_ns"), "{row}");
-        assert!(positive(row, "floor_ns") && number(row, "times_floor") >= 0.0, "{row}");
         if woken == "nobody" {
+            in_floors(row, "send_p50_ns");
             assert!(row["wake_up"].is_null() && row["floor"] == "slots", "{row}");
         } else {
             ordered(&row["wake_up"]);
@@ -204,7 +215,11 @@ fn the_machine_and_its_floors_stand_beside_the_figures() {
     }
     let cpus = machine["cpus"].as_array().unwrap();
     match &cpus[..] {
-        [here, there, ..] => assert_eq!(machine["placed_on"], serde_json::json!([here, there])),
+        [here, _, ..] => {
+            let placed_on = machine["placed_on"].as_array().unwrap();
+            assert!(placed_on[0] == *here && placed_on[1] != *here, "{machine}");
+            assert!(cpus.contains(&placed_on[1]), "{machine}");
+        }
         _ => assert!(cpus.len() == 1 && machine["placed_on"].is_null(), "{machine}"),
     }
     let warnings = report["warnings"].as_array().unwrap();
@@ -246,12 +261,14 @@ fn both_sides_can_be_kept_on_cpus() {
 
 #[test]
 fn too_many_for_the_machine_are_warned_of() {
-    let cpus = rustix::thread::sched_getaffinity(None).unwrap().count();
-    let crew = format!("{cpus}x1");
-    let report = json(&["--kind", "mpmc", "--size", "8", "--crew", &crew]);
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpus: Vec<u32> = (0..).filter(|cpu| allowed.is_set(*cpu as usize)).take(2).collect();
+    let [here, there] = cpus[..] else { return };
+    let pin = format!("{here},{there}");
+    let report = json(&["--kind", "mpmc", "--size", "8", "--crew", "2x1", "--pin", &pin]);
     let warnings = report["warnings"].to_string();
-    let wanted = if cpus == 1 { "one CPU".into() } else { format!("{} processes on", cpus + 1) };
-    assert!(warnings.contains(&wanted), "{warnings}");
+    assert!(warnings.contains("3 processes on 2 CPUs"), "{warnings}");
+    assert_eq!(rows(&report, "mpmc", 1)[0]["cpus"], serde_json::json!([[here], [there]]));
 }
 
 #[test]

@@ -131,14 +131,18 @@ impl<'a> Cell<'a> {
 
     /// The words of the copy that belongs to `seq`, of a value of this size.
     ///
-    /// The size is the geometry's. Callers hand it on because they know it when they are
-    /// compiled: loops over a few words cost as much as the words.
+    /// Callers hand the size on because they know it when they are compiled: loops over a
+    /// few words cost as much as the words.
+    ///
+    /// # Safety
+    ///
+    /// The size must be the geometry's.
     #[inline(always)]
-    fn copy(&self, seq: u64, size: usize) -> &'a [AtomicU64] {
+    unsafe fn copy(&self, seq: u64, size: usize) -> &'a [AtomicU64] {
         debug_assert_eq!(size, self.geometry.size);
         let offset = (seq % 2) as usize * self.geometry.stride;
-        // SAFETY: two copies of `words` words lie `stride` apart from `copies`
-        // on, initialised; atomics may be shared.
+        // SAFETY: two copies of the geometry's `words`, which are as many as its size
+        // needs, lie `stride` apart from `copies` on, initialised; atomics may be shared.
         unsafe {
             let first = self.copies.add(offset).cast::<AtomicU64>().as_ptr();
             core::slice::from_raw_parts(first, size.div_ceil(8))

@@ -38,7 +38,9 @@ fn a_writer_killed_after_any_word_leaves_the_old_value() {
         // What `store_locked` does, up to the death of its process.
         assert!(cell.lock.try_lock(A).is_ok());
         let seq = cell.seq.load(Ordering::Relaxed);
-        for word in &cell.copy(seq.wrapping_add(1), cell.geometry.size)[..words] {
+        // SAFETY: the geometry's size.
+        let copy = unsafe { cell.copy(seq.wrapping_add(1), cell.geometry.size) };
+        for word in &copy[..words] {
             word.store(u64::MAX, Ordering::Relaxed);
         }
         assert_eq!(load(&cell, 40), [2; 40]);

@@ -19,10 +19,10 @@ use crate::processes;
 use crate::report::{Bar, Out};
 use crate::scratch::Scratch;
 use floors::Floors;
-use mpmc::Crew;
 use options::Step;
 use plot::Curve;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Everything, as JSON.
@@ -71,8 +71,8 @@ struct Bench<'a> {
     floors: Floors,
     length: Duration,
     pin: Option<[usize; 2]>,
-    /// The CPUs that there are, if nobody asked for two of them.
-    cpus: Vec<usize>,
+    /// The CPUs of each side, where there may be several; none, if the scheduler chooses.
+    sides: [Vec<usize>; 2],
     /// Figures so far.
     figures: usize,
 }
@@ -82,13 +82,6 @@ impl Bench<'_> {
     fn segment(&mut self) -> String {
         self.figures += 1;
         self.scratch.name(&self.figures.to_string())
-    }
-
-    /// The CPU of a sending (then receiving) process of many.
-    fn cpu_of(&self, nth: usize, crew: Crew) -> Option<usize> {
-        let side = usize::from(nth >= crew.producers);
-        let own = self.cpus.get(nth).filter(|_| self.cpus.len() >= crew.size()).copied();
-        self.pin.map(|pin| own.unwrap_or(pin[side]))
     }
 
     /// The other side's CPU.
@@ -106,12 +99,23 @@ pub fn run(options: &Options) -> Result<()> {
 fn measure(options: &Options, out: Out) -> Result<()> {
     let plan = options.plan()?;
     let cpus = machine::cpus()?;
-    let pin = places(options.pin, &cpus);
+    let pin = places(options.pin, &cpus, machine::same_core);
     let machine = Machine::with(pin)?;
     if let Some(file) = &options.svg {
         plot::try_out(file)?;
     }
-    let warnings = machine.warnings(plan.iter().map(Step::processes).max().unwrap_or(0));
+    let sides = match (options.pin, pin) {
+        (None, Some(_)) => {
+            let (first, second) = cpus.split_at(cpus.len() / 2);
+            [first.to_vec(), second.to_vec()]
+        }
+        (_, Some(both)) => both.map(|cpu| vec![cpu]),
+        (_, None) => [vec![], vec![]],
+    };
+    let at_once = plan.iter().map(Step::processes).max().unwrap_or(0);
+    let used: BTreeSet<&usize> = sides.iter().flatten().collect();
+    let used = if pin.is_some() { used.len() } else { cpus.len() };
+    let warnings = machine.warnings(at_once, used);
     out.text(&machine)?;
     out.text(format_args!("{} s for each figure", options.seconds))?;
     for warning in &warnings {
@@ -123,8 +127,7 @@ fn measure(options: &Options, out: Out) -> Result<()> {
     let length = Duration::from_secs_f64(options.seconds);
     let before = pin.map(|[here, _]| processes::pin(&[here])).transpose()?;
     let floors = Floors::new(&scratch, pin.map(|[_, there]| there), length)?;
-    let cpus = if options.pin.is_none() { cpus } else { Vec::new() };
-    let mut bench = Bench { scratch: &scratch, floors, length, pin, cpus, figures: 0 };
+    let mut bench = Bench { scratch: &scratch, floors, length, pin, sides, figures: 0 };
     let bar = out.progress(plan.len() as u64, "floors");
     bench.floors.sample_all()?;
     let mut tables = Tables::default();

@@ -41,7 +41,7 @@ pub struct Part {
     segment: String,
     bytes: usize,
     crew: Crew,
-    cpu: Option<usize>,
+    cpus: Vec<usize>,
     task: Task,
 }
 
@@ -92,6 +92,8 @@ pub struct Row {
     ns_per_message: f64,
     /// How many each consumer got.
     received: Vec<u64>,
+    /// The CPUs of those that send, and of those that receive; none if the scheduler chose.
+    cpus: [Vec<usize>; 2],
     #[serde(flatten)]
     pub beside: Beside,
 }
@@ -99,10 +101,13 @@ pub struct Row {
 /// Measures one.
 pub fn measure(bench: &mut Bench, crew: Crew, bytes: usize) -> Result<Row> {
     let (segment, length) = (bench.segment(), bench.length);
-    let cpus: Vec<_> = (0..crew.size()).map(|nth| bench.cpu_of(nth, crew)).collect();
-    let part = |nth, task| Part { segment: segment.clone(), bytes, crew, cpu: cpus[nth], task };
+    let sides = bench.sides.clone();
+    let part = |task| {
+        let side = usize::from(matches!(task, Task::Consume));
+        Part { segment: segment.clone(), bytes, crew, cpus: sides[side].clone(), task }
+    };
     let job = || with_message!(bytes, M => parent::<M>(part, length));
-    let ((produced, consumed), beside) = bench.floors.around(Floor::Line, job)?;
+    let ((produced, consumed), around) = bench.floors.around(Floor::Line, job)?;
 
     let (mut sent, mut received) = (Vec::new(), vec![Count::default(); crew.producers]);
     for (producer, done) in produced.iter().enumerate() {
@@ -131,25 +136,25 @@ pub fn measure(bench: &mut Bench, crew: Crew, bytes: usize) -> Result<Row> {
         messages_per_second: per_second(messages, elapsed),
         ns_per_message: (ns * 1e3).round() / 1e3,
         received: consumed.iter().map(each).collect(),
-        beside: beside.one_way(ns),
+        cpus: bench.sides.clone(),
+        beside: around.one_way(ns),
     })
 }
 
 /// Starts everybody; what the producers and the consumers did.
 fn parent<M: Message>(
-    part: impl Fn(usize, Task) -> Part,
+    part: impl Fn(Task) -> Part,
     length: Duration,
 ) -> Result<(Vec<Done>, Vec<Done>)> {
-    let Part { segment, bytes, crew, .. } = part(0, Task::Consume);
+    let Part { segment, bytes, crew, .. } = part(Task::Consume);
     let Crew { producers, consumers } = crew;
     let builder = Segment::builder(&segment).queue::<M>(QUEUE, slots(bytes, Manner::Blocking));
     // The children, and this process.
     let _segment = builder.participants(crew.size() + 1).create()?;
-    let start = |nth, task| Process::start(&Role::Bench(super::Part::Mpmc(part(nth, task))));
-    let consumers: Result<Vec<_>> =
-        (producers..producers + consumers).map(|nth| start(nth, Task::Consume)).collect();
+    let start = |task| Process::start(&Role::Bench(super::Part::Mpmc(part(task))));
+    let consumers: Result<Vec<_>> = (0..consumers).map(|_| start(Task::Consume)).collect();
     let producers: Result<Vec<_>> =
-        (0..producers).map(|nth| start(nth, Task::Produce(nth, length))).collect();
+        (0..producers).map(|number| start(Task::Produce(number, length))).collect();
     let (mut consumers, mut producers) = (consumers?, producers?);
     for process in consumers.iter_mut().chain(&mut producers) {
         process.hear::<()>()?;
@@ -170,8 +175,8 @@ fn parent<M: Message>(
 
 /// Sends or receives.
 pub fn child(part: Part) -> Result<()> {
-    if let Some(cpu) = part.cpu {
-        processes::pin(&[cpu])?;
+    if !part.cpus.is_empty() {
+        processes::pin(&part.cpus)?;
     }
     with_message!(part.bytes, M => child_of::<M>(part))
 }

@@ -42,8 +42,8 @@ pub struct Options {
     /// Length of each measurement
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub seconds: f64,
-    /// Keep the two sides on these CPUs, such as 0,1, or on "none" [default: the first two, and
-    /// for mpmc one for each process if there are enough]
+    /// Keep the two sides on these CPUs, such as 0,1, or "none" to leave them to the scheduler
+    /// [default: two cores; for mpmc half of the CPUs for each side]
     #[arg(long, value_name = "A,B", value_parser = pin)]
     pub pin: Option<Pin>,
     /// Print one JSON document

@@ -30,9 +30,9 @@ pub struct Row {
 pub fn measure(bench: &mut Bench, course: Course) -> Result<(Row, Histogram<u64>)> {
     let (segment, there, length) = (bench.segment(), bench.there(), bench.length);
     let job = || peer::run(course, &segment, there, RoundTrips(length));
-    let (record, beside) = bench.floors.around(Floor::Line, job)?;
+    let (record, around) = bench.floors.around(Floor::Line, job)?;
     let times = Times::of(&record);
-    let beside = beside.whole(times.p50_ns as f64);
+    let beside = around.whole(times.p50_ns as f64);
     Ok((Row { course, processes: 2, times, beside }, record))
 }
 

@@ -37,7 +37,7 @@ pub fn measure(bench: &mut Bench, course: Course) -> Result<Row> {
     let (segment, there, length) = (bench.segment(), bench.there(), bench.length);
     let floor = if manner == Manner::InPlace { Floor::Line } else { Floor::Copy };
     let job = || peer::run(course, &segment, there, Throughput(length));
-    let (sent, beside) = bench.floors.around(floor, job)?;
+    let (sent, around) = bench.floors.around(floor, job)?;
     let ns = sent.elapsed.as_nanos() as f64 / sent.messages as f64;
     Ok(Row {
         course,
@@ -48,8 +48,8 @@ pub fn measure(bench: &mut Bench, course: Course) -> Result<Row> {
         ns_per_message: (ns * 1e3).round() / 1e3,
         gb_per_second: (bytes as f64 / ns * 1e3).round() / 1e3,
         beside: match floor {
-            Floor::Copy => beside.copy_of(bytes, ns),
-            _ => beside.one_way(ns),
+            Floor::Copy => around.copy_of(bytes, ns),
+            _ => around.one_way(ns),
         },
     })
 }

@@ -14,6 +14,7 @@ use slipring::{Segment, Value};
 use std::cell::Cell;
 use std::fmt;
 use std::hint::black_box;
+use std::sync::atomic::{Ordering, compiler_fence};
 use std::time::Duration;
 
 pub const TITLE: &str = "Value: loads and stores of one process";
@@ -84,11 +85,9 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
     let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
     let part = Part { segment, bytes, stores: !access.stores(), cpu };
     let job = || with_message!(bytes, M => parent::<M>(access, part, length));
-    let ((done, times, others), beside) = if access.is_alone() {
-        let brief = bench.floors.length();
-        let plain = || with_message!(bytes, M => memory::<M>(access.stores(), brief));
-        let (before, figure, after) = (plain()?, job()?, plain()?);
-        (figure, Beside::new(Floor::Memory, before, after))
+    let ((done, times, others), around) = if access.is_alone() {
+        let memory = |length| with_message!(bytes, M => memory::<M>(access.stores(), length));
+        bench.floors.around_by(Floor::Memory, memory, job)?
     } else {
         bench.floors.around(Floor::Line, job)?
     };
@@ -102,7 +101,7 @@ pub fn measure(bench: &mut Bench, access: Access, bytes: usize) -> Result<Row> {
         changes: done.changes,
         others,
         // Alone, no line moves.
-        beside: if access.is_alone() { beside.whole(ns) } else { beside.one_way(ns) },
+        beside: if access.is_alone() { around.whole(ns) } else { around.one_way(ns) },
     })
 }
 
@@ -115,10 +114,18 @@ fn each(times: &Histogram<u64>) -> f64 {
 /// The floor: the same with memory of this process's own.
 fn memory<M: Message>(store: bool, length: Duration) -> Result<f64> {
     let memory = Cell::new(M::zeroed());
-    // Something else may be there each time, as far as the compiler knows.
-    let here = || black_box(&memory);
+    let memory = black_box(&memory);
+    let load = || {
+        // As far as the compiler knows, something else is there each time.
+        compiler_fence(Ordering::SeqCst);
+        memory.get()
+    };
+    let store_to = |message| {
+        memory.set(message);
+        compiler_fence(Ordering::SeqCst);
+    };
     let mut done = Operations::default();
-    Ok(each(&timed(length, |_| done.some(|| here().get(), |message| here().set(message), store))?))
+    Ok(each(&timed(length, |_| done.some(load, store_to, store))?))
 }
 
 /// What this process did and how long some of it took each time, and what the

@@ -1,7 +1,7 @@
 //! Waking a receiver that sleeps, and what a sender pays when nobody does.
 
 use super::Bench;
-use super::floors::{Beside, Floor, Floors};
+use super::floors::{Around, Beside, Floor, Floors, slots};
 use crate::Result;
 use crate::child::Role;
 use crate::measure::times::{Times, now_ns, record};
@@ -73,7 +73,7 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
     let (segment, cpu, length) = (bench.segment(), bench.there(), bench.length);
     if woken == Woken::Nobody {
         let job = || nobody(&segment, length);
-        let (sends, beside) = bench.floors.around(Floor::Slots, job)?;
+        let (sends, around) = bench.floors.around_by(Floor::Slots, slots::sample, job)?;
         let each = |quantile| sends.value_at_quantile(quantile) as f64 / FILL as f64;
         return Ok(Row {
             woken,
@@ -83,17 +83,17 @@ pub fn measure(bench: &mut Bench, woken: Woken) -> Result<Row> {
             sends: sends.len() * FILL,
             send_p50_ns: each(0.5),
             send_p99_ns: each(0.99),
-            beside: beside.whole(each(0.5)),
+            beside: around.whole(each(0.5)),
         });
     }
     let part = Part { segment, woken, cpu };
-    let (sends, wake_up, beside) = parent(part, length, &mut bench.floors)?;
+    let (sends, wake_up, around) = parent(part, length, &mut bench.floors)?;
     let sends = Times::of(&sends);
     Ok(Row {
         woken,
         bytes: size_of::<u64>(),
         processes: 2,
-        beside: beside.whole(wake_up.p50_ns as f64),
+        beside: around.whole(wake_up.p50_ns as f64),
         wake_up: Some(wake_up),
         sends: sends.count,
         send_p50_ns: sends.p50_ns as f64,
@@ -109,7 +109,7 @@ fn parent(
     part: Part,
     length: Duration,
     floors: &mut Floors,
-) -> Result<(Histogram<u64>, Times, Beside)> {
+) -> Result<(Histogram<u64>, Times, Around)> {
     let builder = Segment::builder(&part.segment).queue::<u64>(QUEUE, 64);
     let segment = builder.typed_pipe::<u64>(PIPE, 64).value::<u64>(SEEN).create()?;
     let seen = segment.value::<u64>(SEEN)?;
@@ -127,7 +127,7 @@ fn parent(
     child.hear::<()>()?;
     let state = format!("/proc/{}/stat", child.pid());
     let mut sends = record()?;
-    let beside = floors.in_turns(TURNS, || {
+    let around = floors.in_turns(TURNS, || {
         let (start, length) = (Instant::now(), length / TURNS as u32);
         loop {
             until("the receiver never sleeps", || is_asleep(&state))?;
@@ -144,7 +144,7 @@ fn parent(
     send(STOP)?;
     let wake_ups = child.hear()?;
     child.join()?;
-    Ok((sends, wake_ups, beside))
+    Ok((sends, wake_ups, around))
 }
 
 /// The sleeper.

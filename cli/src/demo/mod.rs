@@ -40,8 +40,8 @@ pub struct Options {
     /// Length of each measurement in the table [default: 0.5]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
-    /// Keep the two processes of the table on these CPUs, such as 0,1, or on "none" [default: the
-    /// first two]
+    /// Keep the two processes of the table on these CPUs, such as 0,1, or "none" to leave them to
+    /// the scheduler [default: two cores]
     #[arg(long, value_name = "A,B", value_parser = pin)]
     pin: Option<Pin>,
     /// Fewer messages and shorter measurements, unless given
@@ -100,7 +100,7 @@ fn steps(options: &Options, out: Out) -> Result<Report> {
     let kill = kill::run(&scratch, out, messages, producers, consumers)?;
     out.text(&kill)?;
     out.title(&format!("\n5. Two processes, one message per call, {seconds} s for each number"))?;
-    let placed_on = places(options.pin, &machine::cpus()?);
+    let placed_on = places(options.pin, &machine::cpus()?, machine::same_core);
     let table = table::run(&scratch, out, seconds, placed_on)?;
     out.text(&table)?;
 

@@ -226,9 +226,9 @@ fn target_table(out: &mut String, cells: &[Cell]) {
             Wanted::Most(most) => format!("at most {most}"),
         };
         let (measured, turns) = match target.ratio {
-            Some(all) if target.wanted.is_met(all.median) => (spread(all, digits), all.count),
-            Some(all) => (format!("{}: missed", spread(all, digits)), all.count),
-            None => ("dropped".into(), 0),
+            Ok(all) if target.wanted.is_met(all.median) => (spread(all, digits), all.count),
+            Ok(all) => (format!("{}: missed", spread(all, digits)), all.count),
+            Err(why) => (why.into(), 0),
         };
         let _ = writeln!(out, "| {} | {wanted} | {measured} | {turns} |", target.what);
     }

@@ -36,8 +36,8 @@ impl Wanted {
 pub struct Target {
     pub what: String,
     pub wanted: Wanted,
-    /// Of the turns in which neither side was dropped.
-    pub ratio: Option<Spread>,
+    /// Of the turns in which neither side was dropped; or why there is none.
+    pub ratio: std::result::Result<Spread, &'static str>,
 }
 
 /// All targets of which something was measured.
@@ -79,7 +79,7 @@ pub fn targets(cells: &[Cell]) -> Vec<Target> {
     all.into_iter().flatten().collect()
 }
 
-/// One target, if both sides were measured and neither failed. `quantile` of round trips.
+/// One target, if both sides were measured. `quantile` of round trips.
 fn target(
     cells: &[Cell],
     ours: About,
@@ -92,7 +92,6 @@ fn target(
         cells.iter().find(|cell| {
             let task = cell.task;
             cell.system == about.name
-                && cell.failed().is_none()
                 && (task.kind, task.bytes, (task.producers, task.consumers)) == (kind, bytes, sides)
         })
     };
@@ -110,12 +109,15 @@ fn target(
         let kept = our_cell.samples.iter().filter(|sample| !sample.dropped);
         kept.filter_map(ratio).collect()
     };
+    let mut failed = our_cell.failed().is_some();
     let (name, ratios) = match with {
         With::Floor if quantile == "p99" => ("floor", beside(&|ground| ground.line_p99)),
         With::Floor => ("floor", beside(&|ground| ground.line)),
         With::Copy => ("copy", beside(&|ground| ground.bandwidth() / bytes as f64)),
         With::System(other) => {
-            let both = our_cell.samples.iter().zip(&find(&other)?.samples);
+            let their_cell = find(&other)?;
+            failed |= their_cell.failed().is_some();
+            let both = our_cell.samples.iter().zip(&their_cell.samples);
             let kept = both.filter(|(ours, theirs)| !ours.dropped && !theirs.dropped);
             let ratios = kept.filter_map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
             (other.name, ratios.collect())
@@ -124,5 +126,6 @@ fn target(
     let sides = if sides == (1, 1) { "".into() } else { format!(" {}x{}", sides.0, sides.1) };
     let quantile = if quantile.is_empty() { "".into() } else { format!(", {quantile}") };
     let what = format!("{} / {name}: {kind:?}{sides}, {bytes} B{quantile}", ours.name);
-    Some(Target { what, wanted, ratio: Spread::of(ratios) })
+    let ratio = if failed { Err("failed") } else { Spread::of(ratios).ok_or("dropped") };
+    Some(Target { what, wanted, ratio })
 }

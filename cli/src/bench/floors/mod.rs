@@ -15,7 +15,7 @@
 mod copy;
 mod futex;
 mod ping_pong;
-mod slots;
+pub mod slots;
 
 pub use ping_pong::child;
 
@@ -48,7 +48,7 @@ pub enum Floor {
 }
 
 impl Floor {
-    /// Those that are the same for all figures.
+    /// Those that are the same for all figures, and of which a table tells.
     const COMMON: [Floor; 3] = [Floor::Line, Floor::Copy, Floor::Futex];
 
     fn name(self) -> &'static str {
@@ -87,55 +87,66 @@ impl Floors {
         })
     }
 
-    /// Measures one.
+    /// Measures a common one.
     fn sample(&mut self, floor: Floor) -> Result<f64> {
-        let p50 = |times: &Histogram<u64>| times.value_at_quantile(0.5);
-        let times = match floor {
-            Floor::Line => {
-                let plain = self.ping_pong.sample(false, self.length / 2)?;
-                let pausing = self.ping_pong.sample(true, self.length / 2)?;
-                if p50(&pausing) < p50(&plain) { pausing } else { plain }
-            }
-            Floor::Futex => futex::sample(self.there, self.length)?,
-            Floor::Slots => return slots::sample(self.length),
-            Floor::Memory => return Err("bare memory is measured by whom it concerns".into()),
-            Floor::Copy => {
-                let rate = self.copying.sample(self.there, self.length)?;
-                self.values[floor as usize].push(rate);
-                return Ok(rate);
+        let (value, times) = match floor {
+            Floor::Copy => (self.copying.sample(self.there, self.length)?, None),
+            Floor::Futex => of_times(futex::sample(self.there, self.length)?),
+            _ => {
+                let plain = self.ping_pong.sample(false, self.length)?;
+                let pausing = self.ping_pong.sample(true, self.length)?;
+                let (plain, pausing) = (of_times(plain), of_times(pausing));
+                if pausing.0 < plain.0 { pausing } else { plain }
             }
         };
-        let p50 = p50(&times) as f64;
-        self.values[floor as usize].push(p50);
-        self.times[floor as usize].add(&times)?;
-        Ok(p50)
+        self.note(floor, value, times.as_ref())?;
+        Ok(value)
     }
 
-    /// Measures all.
+    /// Keeps a common floor's value, and its times.
+    fn note(&mut self, floor: Floor, value: f64, times: Option<&Histogram<u64>>) -> Result<()> {
+        let common = Floor::COMMON.iter().position(|common| *common == floor);
+        let nth = common.ok_or("that floor is no common one")?;
+        self.values[nth].push(value);
+        if let Some(times) = times {
+            self.times[nth].add(times)?;
+        }
+        Ok(())
+    }
+
+    /// Measures all common ones.
     pub fn sample_all(&mut self) -> Result<()> {
         Floor::COMMON.into_iter().try_for_each(|floor| self.sample(floor).map(drop))
     }
 
-    /// Does it, with the floor before and after.
+    /// Does it, with a common floor before and after.
     pub fn around<R>(
         &mut self,
         floor: Floor,
         figure: impl FnOnce() -> Result<R>,
-    ) -> Result<(R, Beside)> {
+    ) -> Result<(R, Around)> {
         let before = self.sample(floor)?;
         let figure = figure()?;
         let after = self.sample(floor)?;
-        Ok((figure, Beside::new(floor, before, after)))
+        Ok((figure, Around { floor, before, after }))
     }
 
-    /// How long a floor is measured.
-    pub fn length(&self) -> Duration {
-        self.length
+    /// Does it, with a floor of its own before and after, which is told how long to take.
+    pub fn around_by<R>(
+        &self,
+        floor: Floor,
+        sample: impl Fn(Duration) -> Result<f64>,
+        figure: impl FnOnce() -> Result<R>,
+    ) -> Result<(R, Around)> {
+        let before = sample(self.length)?;
+        let figure = figure()?;
+        let after = sample(self.length)?;
+        Ok((figure, Around { floor, before, after }))
     }
 
     /// Does a figure in turns with the floor of wake-ups, because how
     /// long a host takes to wake a processor can double for some seconds.
-    pub fn in_turns(&mut self, turns: u64, mut turn: impl FnMut() -> Result<()>) -> Result<Beside> {
+    pub fn in_turns(&mut self, turns: u64, mut turn: impl FnMut() -> Result<()>) -> Result<Around> {
         assert!(turns >= 2, "each half has a turn");
         let mut halves = [record()?, record()?];
         let length = (self.length * 4 / turns as u32).max(SHORTEST);
@@ -144,11 +155,10 @@ impl Floors {
             turn()?;
         }
         let [before, after] = halves.each_ref().map(|half| half.value_at_quantile(0.5) as f64);
-        self.values[Floor::Futex as usize].extend([before, after]);
-        for half in &halves {
-            self.times[Floor::Futex as usize].add(half)?;
+        for (half, value) in halves.iter().zip([before, after]) {
+            self.note(Floor::Futex, value, Some(half))?;
         }
-        Ok(Beside::new(Floor::Futex, before, after))
+        Ok(Around { floor: Floor::Futex, before, after })
     }
 
     /// All times of a cache line.
@@ -158,18 +168,29 @@ impl Floors {
 
     /// What they were.
     pub fn report(&self) -> Result<Report> {
-        let rows = Floor::COMMON.into_iter().map(|floor| {
-            let (values, times) = (&self.values[floor as usize], &self.times[floor as usize]);
-            Row {
-                floor,
-                unit: if floor == Floor::Copy { "GB/s" } else { "ns" },
-                values: values.iter().copied().map(round).collect(),
-                times: (!times.is_empty()).then(|| Times::of(times)),
-            }
+        let all = Floor::COMMON.into_iter().zip(self.values.iter().zip(&self.times));
+        let rows = all.map(|(floor, (values, times))| Row {
+            floor,
+            unit: if floor == Floor::Copy { "GB/s" } else { "ns" },
+            values: values.iter().copied().map(round).collect(),
+            times: (!times.is_empty()).then(|| Times::of(times)),
         });
         let clock = timed(self.length, |_| Ok(()))?;
         Ok(Report { rows: rows.collect(), clock_ns: clock.value_at_quantile(0.5) })
     }
+}
+
+/// The median of times, and the times.
+fn of_times(times: Histogram<u64>) -> (f64, Option<Histogram<u64>>) {
+    (times.value_at_quantile(0.5) as f64, Some(times))
+}
+
+/// A floor just before a figure and just after.
+#[derive(Clone, Copy)]
+pub struct Around {
+    floor: Floor,
+    before: f64,
+    after: f64,
 }
 
 /// The floor beside a figure.
@@ -186,21 +207,22 @@ pub struct Beside {
     pub dropped: bool,
 }
 
-impl Beside {
-    /// A floor before and after a figure.
-    pub fn new(floor: Floor, before: f64, after: f64) -> Beside {
-        let moved = (after - before).abs() / before.min(after).max(f64::MIN_POSITIVE);
-        let dropped = moved > TOLERANCE;
-        let (floor_before, floor_after) = (round(before), round(after));
-        Beside { floor, floor_before, floor_after, floor_ns: 0.0, times_floor: 0.0, dropped }
-    }
-
+impl Around {
     fn mean(self) -> f64 {
-        f64::midpoint(self.floor_before, self.floor_after)
+        f64::midpoint(self.before, self.after)
     }
 
     fn of(self, ns: f64, floor_ns: f64) -> Beside {
-        Beside { floor_ns: round(floor_ns), times_floor: round(ns / floor_ns), ..self }
+        let Around { floor, before, after } = self;
+        let moved = (after - before).abs() / before.min(after).max(f64::MIN_POSITIVE);
+        Beside {
+            floor,
+            floor_before: round(before),
+            floor_after: round(after),
+            floor_ns: round(floor_ns),
+            times_floor: round(ns / floor_ns),
+            dropped: moved > TOLERANCE,
+        }
     }
 
     /// For a figure of so many nanoseconds: a whole round trip, a wake-up, or an operation.
@@ -273,22 +295,28 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    fn around(floor: Floor, before: f64, after: f64) -> Around {
+        Around { floor, before, after }
+    }
+
     #[test]
     fn figures_are_told_in_floors() {
-        let lines = Beside::new(Floor::Line, 95.0, 105.0);
+        let lines = around(Floor::Line, 95.0, 105.0);
         assert_eq!(lines.whole(200.0).to_string(), "2.00 x 100 ns");
         assert_eq!(lines.one_way(200.0).to_string(), "4.00 x 50 ns");
         // 64 bytes at 10 bytes per nanosecond take 6.4 ns.
-        let copies = Beside::new(Floor::Copy, 10.0, 10.0);
+        let copies = around(Floor::Copy, 10.0, 10.0);
         assert_eq!(copies.copy_of(64, 12.8).to_string(), "2.00 x 6.40 ns");
     }
 
     #[test]
     fn a_figure_is_dropped_when_its_floor_moved() {
-        assert!(!Beside::new(Floor::Copy, 100.0, 119.0).dropped);
-        assert!(Beside::new(Floor::Copy, 100.0, 121.0).dropped);
-        assert!(Beside::new(Floor::Copy, 121.0, 100.0).dropped);
-        assert!(Beside::new(Floor::Copy, 0.0, 1.0).dropped);
-        assert_eq!(Beside::new(Floor::Futex, 1.0, 2.0).whole(3.0).to_string(), "2.00 x 1.50 ns !");
+        let dropped = |before, after| around(Floor::Copy, before, after).whole(1.0).dropped;
+        assert!(!dropped(100.0, 119.0));
+        assert!(dropped(100.0, 121.0));
+        assert!(dropped(121.0, 100.0));
+        assert!(dropped(0.0, 1.0));
+        let moved = around(Floor::Futex, 1.0, 2.0).whole(3.0);
+        assert_eq!(moved.to_string(), "2.00 x 1.50 ns !");
     }
 }

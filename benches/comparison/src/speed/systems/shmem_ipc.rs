@@ -40,8 +40,9 @@ impl System for ShmemIpc {
         streams_block: false,
         most: (1, 1),
         note: "sharedring, in place, one message a call (batches: up to 64), polling by send and \
-               recv of sender_mut and receiver_mut, which signal nobody; blocking by send_raw, \
-               receive_raw and block_until_readable; the descriptors are inherited",
+               recv of sender_mut and receiver_mut, which signal nobody, once write_count and \
+               read_count find something; blocking by send_raw, receive_raw and \
+               block_until_readable; the descriptors are inherited",
     };
     type Channel<const W: usize> = Ring;
 }
@@ -86,8 +87,12 @@ impl<const W: usize> ShmemTx<W> {
     fn put(&mut self, write: impl FnOnce(*mut [u64; W], usize) -> usize) {
         if self.blocking {
             self.sender.send_raw(write).unwrap();
-        } else {
-            self.sender.sender_mut().send(write).unwrap();
+            return;
+        }
+        // To send nothing is a locked instruction all the same.
+        let ring = self.sender.sender_mut();
+        if ring.write_count().unwrap() > 0 {
+            ring.send(write).unwrap();
         }
     }
 }
@@ -147,8 +152,14 @@ impl<const W: usize> ShmemRx<W> {
         };
         if self.blocking {
             self.receiver.receive_raw(receive).unwrap();
+            return;
+        }
+        // As for the sender.
+        let ring = self.receiver.receiver_mut();
+        if ring.read_count().unwrap() > 0 {
+            ring.recv(receive).unwrap();
         } else {
-            self.receiver.receiver_mut().recv(receive).unwrap();
+            std::hint::spin_loop();
         }
     }
 }

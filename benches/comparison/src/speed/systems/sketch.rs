@@ -1,4 +1,4 @@
-//! What a ring costs that does nothing but carry messages: the ceilings.
+//! Rings that do nothing but carry messages, as textbooks have them.
 //!
 //! No names, no checks, no waiting, and nobody may die.
 //!
@@ -81,7 +81,7 @@ impl System for OneToOne {
         kinds: &[Kind::Trip, Kind::Stream],
         streams_block: false,
         most: (1, 1),
-        note: "a ceiling, not a system: cached indices in an inherited mapping, in place, nothing \
+        note: "no system, a sketch: cached indices in an inherited mapping, in place, nothing \
                checked, nobody may die",
     };
     type Channel<const W: usize> = Spsc;
@@ -247,7 +247,7 @@ impl System for ManyToMany {
         kinds: &[Kind::Trip, Kind::Stream, Kind::Many],
         streams_block: false,
         most: (usize::MAX, usize::MAX),
-        note: "a ceiling, not a system: claims by compare-and-swap on shared counters in an \
+        note: "no system, a sketch: claims by compare-and-swap on shared counters in an \
                inherited mapping, in place, nothing checked, nobody may die",
     };
     type Channel<const W: usize> = Mpmc;
