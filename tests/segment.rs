@@ -208,6 +208,28 @@ fn memory_is_slots_and_16_kib_at_most() {
     check::<[u64; 128]>();
 }
 
+/// Wide copies of long messages straddle no lines.
+#[test]
+fn long_messages_lie_at_multiples_of_32() {
+    fn check<T: bytemuck::Pod>(message: T) {
+        let at = |message: &T| core::ptr::from_ref(message).addr();
+        let (name, other) = (Name::new("queue"), Name::new("pipe"));
+        let queue = Queue::<T>::create(&name, 3).unwrap();
+        let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+        let mut a = Pipe::<T>::create_typed(&other, 3).unwrap();
+        let mut b = Pipe::<T>::open_typed(&other).unwrap();
+        for _ in 0..3 {
+            tx.send(message).unwrap();
+            assert!(at(&rx.take().unwrap()).is_multiple_of(32));
+            a.send(message).unwrap();
+            assert!(at(&b.peek().unwrap()).is_multiple_of(32));
+        }
+    }
+    check([1_u64; 512]);
+    check([1_u8; 4096]);
+    check([1_u64; 8192]);
+}
+
 #[test]
 fn declarations_that_cannot_be_met() {
     let name = Name::new("declare");

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::memory::{LINE, Region, round_up};
 use crate::pace::Pace;
 use crate::ring::Owner;
-use crate::ring::mpmc::{Delivery, Geometry, Ring};
+use crate::ring::mpmc::{Delivery, Geometry, LARGE, Ring};
 use crate::segment::Segment;
 use crate::shm::attachment::{Attachment, Identity};
 use crate::shm::catalog::{Kind, Object, TypeTag};
@@ -133,7 +133,9 @@ impl Parts {
             let size = object.max_len.checked_add(PREFIX).ok_or(too_large)?;
             Layout::from_size_align(size, align_of::<u64>())
         } else {
-            Layout::from_size_align(object.tag.size, object.tag.align)
+            // Wide loads and stores of large ones straddle no lines then. (Bytes lie at 16.)
+            let widest = if object.tag.size < LARGE { 1 } else { 32 };
+            Layout::from_size_align(object.tag.size, object.tag.align.max(widest))
         };
         let geometry = Geometry::new(object.capacity, payload.map_err(|_| too_large)?)?;
         let event = const { round_up(size_of::<Event>(), LINE).unwrap() };

@@ -140,8 +140,8 @@ impl Spot {
         let Some(stride) = round_up(used, 64) else { return None };
         // As well aligned as the room allows: wide copies that straddle lines are slow.
         // But a large message may be touched in place alone, and then one line is better
-        // than two.
-        let mut better = if payload.size() < LARGE { 64 } else { 0 };
+        // than two: it begins on the word's.
+        let mut better = if payload.size() < LARGE { 64 } else { 32 };
         while better > offset {
             if better + payload.size() <= stride {
                 offset = better;
@@ -249,7 +249,7 @@ impl Geometry {
     }
 }
 
-/// Bytes from which on a payload follows its word at once.
+/// Bytes from which on a payload begins on the line of its word.
 const LARGE: usize = 4096;
 
 /// Slots in a line at most: they have a word at least.

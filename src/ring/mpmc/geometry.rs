@@ -6,7 +6,7 @@ use crate::position::Laps;
 use core::alloc::Layout;
 
 /// Slots above so many bytes begin with a line of their own.
-pub(super) const LARGE: usize = 4096;
+pub(crate) const LARGE: usize = 4096;
 
 /// Where everything lies: a function of the capacity and the payload's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

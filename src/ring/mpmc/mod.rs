@@ -62,6 +62,7 @@ mod walk;
 mod word;
 
 pub use geometry::Geometry;
+pub(crate) use geometry::LARGE;
 pub use run::{ClaimedRun, TakenRun};
 
 use super::Owner;
