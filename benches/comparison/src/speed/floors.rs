@@ -171,6 +171,35 @@ fn both(run: Run, client: Work, server: Work) -> Result<Trips> {
     trips(&roles::run(Place::Processes, sides, run.patience())?)
 }
 
+/// The step in which the clock goes on, in nanoseconds: 10 on AMD's processors of today, whose
+/// counters follow a clock of 100 MHz.
+pub fn tick() -> u64 {
+    let mut last = Instant::now();
+    let mut times: Vec<u64> = Vec::new();
+    for _ in 0..1000 {
+        let now = Instant::now();
+        times.push(now.duration_since(last).as_nanos() as u64);
+        last = now;
+    }
+    step_of(times)
+}
+
+/// The step between the values that these times gather at; one if they do not.
+fn step_of(mut times: Vec<u64>) -> u64 {
+    times.sort_unstable();
+    // Without those that were interrupted.
+    times.truncate(times.len() * 9 / 10);
+    let heaps: Vec<&[u64]> = times.chunk_by(|one, next| next - one <= 2).collect();
+    let middle = |heap: &[u64]| heap.iter().sum::<u64>() as f64 / heap.len() as f64;
+    match heaps[..] {
+        [first, .., last] => {
+            let step = (middle(last) - middle(first)) / (heaps.len() - 1) as f64;
+            (step.round() as u64).max(1)
+        }
+        _ => 1,
+    }
+}
+
 /// What one reading of the clock costs, in nanoseconds.
 pub fn clock() -> f64 {
     const READINGS: u32 = 1_000_000;
@@ -179,4 +208,19 @@ pub fn clock() -> f64 {
         std::hint::black_box(Instant::now());
     }
     start.elapsed().as_nanos() as f64 / f64::from(READINGS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_has_a_step() {
+        let ticking = [30, 40, 41, 49, 50, 51, 40, 60, 61, 40].map(|time| [time; 4]).concat();
+        assert_eq!(step_of(ticking), 10);
+        assert_eq!(step_of((20..60).collect()), 1);
+        assert_eq!(step_of(vec![25; 40]), 1);
+        assert_eq!(step_of(vec![]), 1);
+        assert!(tick() >= 1);
+    }
 }

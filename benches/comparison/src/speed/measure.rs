@@ -3,9 +3,11 @@
 use super::channel::{
     About, BATCH, COUNT_BITS, Channel, Delivery, Idle, Place, Rx, STOP, Shape, System, Tx, head,
 };
+use super::floors;
 use super::roles::{self, Board, Received, Saw, Side, Trips};
 use crate::Result;
 use hdrhistogram::Histogram;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -83,18 +85,37 @@ impl Stopwatch {
     }
 
     pub fn stop(self) -> Saw {
-        let all = self.histogram;
+        let (all, tick) = (self.histogram, floors::tick());
+        let at = |part| between_ticks(&all, part, tick);
         Saw::Trips(Trips {
             count: all.len(),
             mean: all.mean(),
             min: all.min(),
-            p50: all.value_at_quantile(0.5),
-            p90: all.value_at_quantile(0.9),
-            p99: all.value_at_quantile(0.99),
-            p999: all.value_at_quantile(0.999),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
             max: all.max(),
         })
     }
+}
+
+/// The time below which this part of all lie, for a clock that goes on in steps, as
+/// processors' counters do: of times that come out at one tick, as many lie in each part of
+/// the step around it.
+fn between_ticks(all: &Histogram<u64>, part: f64, tick: u64) -> u64 {
+    let nth = |time: u64| (time + tick / 2) / tick;
+    let at = nth(all.value_at_quantile(part));
+    let (mut before, mut here) = (0, 0);
+    for times in all.iter_recorded() {
+        match nth(times.value_iterated_to()).cmp(&at) {
+            Ordering::Less => before += times.count_at_value(),
+            Ordering::Equal => here += times.count_at_value(),
+            Ordering::Greater => break,
+        }
+    }
+    let into = (part * all.len() as f64 - before as f64) / here.max(1) as f64;
+    ((at as f64 - 0.5 + into.clamp(0.0, 1.0)) * tick as f64).round() as u64
 }
 
 /// Measures what arrives, in slices of time, after a warm-up. See [`Tally`] for the
@@ -451,5 +472,24 @@ pub fn place_name(place: Place) -> &'static str {
     match place {
         Place::Threads => "threads",
         Place::Processes => "processes",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_between_two_ticks_are_told() {
+        let mut all = Histogram::new_with_bounds(1, 10_000, 3).unwrap();
+        // What takes 124 ns, by a clock that ticks every 10 (one that rounds, too).
+        all.record_n(120, 300).unwrap();
+        all.record_n(121, 300).unwrap();
+        all.record_n(130, 400).unwrap();
+        assert_eq!(between_ticks(&all, 0.5, 10), 123);
+        assert_eq!(between_ticks(&all, 0.99, 10), 135);
+        // And by one that ticks all the time.
+        assert_eq!(between_ticks(&all, 0.5, 1), 121);
+        assert_eq!(between_ticks(&all, 0.99, 1), 130);
     }
 }

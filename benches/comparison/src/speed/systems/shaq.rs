@@ -161,8 +161,8 @@ impl System for Mpmc {
         most: (usize::MAX, usize::MAX),
         note: "as its SPSC ring; above 64 B in place by try_reserve_write and try_reserve_read; \
                batches in place by try_reserve_write_batch and try_reserve_read_batch. It \
-               publishes in order: who waits for its turn spins, so with two sides of a kind on \
-               one processor a message takes a slice of the scheduler, and none of these ends",
+               publishes in order, and spins inside a call for its turn: where two sides of a \
+               kind share a processor, each message may take a slice of the scheduler",
     };
     type Channel<const W: usize> = MpmcChannel;
 }
