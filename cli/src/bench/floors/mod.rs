@@ -92,12 +92,13 @@ impl Floors {
         let (value, times) = match floor {
             Floor::Copy => (self.copying.sample(self.there, self.length)?, None),
             Floor::Futex => of_times(futex::sample(self.there, self.length)?),
-            _ => {
+            Floor::Line => {
                 let plain = self.ping_pong.sample(false, self.length)?;
                 let pausing = self.ping_pong.sample(true, self.length)?;
                 let (plain, pausing) = (of_times(plain), of_times(pausing));
                 if pausing.0 < plain.0 { pausing } else { plain }
             }
+            Floor::Memory | Floor::Slots => return Err("no common floor".into()),
         };
         self.note(floor, value, times.as_ref())?;
         Ok(value)
@@ -106,7 +107,7 @@ impl Floors {
     /// Keeps a common floor's value, and its times.
     fn note(&mut self, floor: Floor, value: f64, times: Option<&Histogram<u64>>) -> Result<()> {
         let common = Floor::COMMON.iter().position(|common| *common == floor);
-        let nth = common.ok_or("that floor is no common one")?;
+        let nth = common.ok_or("no common floor")?;
         self.values[nth].push(value);
         if let Some(times) = times {
             self.times[nth].add(times)?;
